@@ -1,0 +1,182 @@
+import { randomUUID } from 'node:crypto'
+import accepts from '@fastify/accepts'
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { createCallbackQueue } from './callback-queue.ts'
+import type { Catalog } from './catalog.ts'
+import { registerChangeJob } from './change-job.ts'
+import { collect } from './collect.ts'
+import type { Config } from './config.ts'
+import { registerEvents } from './deliver/events.ts'
+import { registerPoll } from './deliver/poll.ts'
+import { createReturnAddressGuard } from './deliver/return-address.ts'
+import { createWebhookSender } from './deliver/send-webhook.ts'
+import { parseSecrets } from './deliver/signature.ts'
+import { createStreams } from './deliver/stream.ts'
+import { startWebhooks } from './deliver/webhook.ts'
+import { registerWebSocket } from './deliver/websocket.ts'
+import { problems, registerProblemHandler } from './errors.ts'
+import { createFollow } from './follow.ts'
+import { createFollowUps } from './follow-up.ts'
+import { registerHealth } from './health.ts'
+import { registerPostJob } from './post-job.ts'
+import { createQueues } from './queues.ts'
+import { createResultQueue, type ResultQueue } from './result-queue.ts'
+import type { Connect } from './store/redis/connect.ts'
+import { createRedisStore } from './store/redis/redis-store.ts'
+import { createSubmit } from './submit.ts'
+import { watch } from './watchdog.ts'
+
+const BODY_LIMIT = 1_048_576
+const REQUEST_TIMEOUT_MS = 30_000
+/** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
+const CONNECT_MS = 3_000
+/** How long the tries of webhooks under way may take once the gateway closes; BullMQ makes the rest again. */
+const CLOSE_MS = 5_000
+
+export interface AppParts {
+  readonly config: Pick<Config, 'bullmqPrefix' | 'callbackAllow' | 'roles' | 'webhookSecrets'>
+  readonly catalog: Catalog
+  /** Makes connections to Redis; the first one must be able to become ready. */
+  readonly connect: Connect
+  /** A pino logger, or `false` for silence. */
+  readonly logger: FastifyBaseLogger | false
+}
+
+/**
+ * Puts the gateway together, in the order of a job's path. `ready()` starts the consumers of the roles chosen,
+ * `close()` ends everything that was made here; `listen()` is the caller's.
+ */
+export async function buildApp({ config, catalog, connect, logger }: AppParts): Promise<FastifyInstance> {
+  const app = createServer(logger)
+  const closing = new AbortController()
+  const { bullmqPrefix: prefix, roles } = config
+
+  // The store, and BullMQ's queues on the same connection: Redis sees a record before its BullMQ job.
+  const redis = connect('command')
+  await whenReady(redis, CONNECT_MS)
+  const store = createRedisStore(redis, connect)
+  const queues = createQueues(redis, prefix, catalog)
+  const callbacks = createCallbackQueue(redis, prefix, store)
+  const { handOver } = callbacks
+  const resultQueues = new Map<string, ResultQueue>()
+  const resultsOf = (queue: string): ResultQueue => {
+    const results =
+      resultQueues.get(queue) ?? createResultQueue(redis, () => connect('blocking'), prefix, queue)
+    resultQueues.set(queue, results)
+    return results
+  }
+
+  // Accept.
+  const guard = createReturnAddressGuard({ allow: config.callbackAllow })
+  const judgeCallback = async (url: string): Promise<string | null> => {
+    if (config.webhookSecrets === null)
+      return 'cannot be used: this gateway has no QUARTET_WEBHOOK_SECRET to sign with'
+    const verdict = await guard.check(url)
+    return verdict.status === 'refused' ? verdict.reason : null
+  }
+  const submit = createSubmit({ store, queues, catalog, judgeCallback })
+
+  // Result queue → journal → next step, callback.
+  const followUps = createFollowUps({ queues, handOver, log: app.log })
+  const owner = randomUUID()
+  const consumers: Promise<void>[] = []
+  app.addHook('onReady', async () => {
+    if (!roles.has('collect')) return
+    for (const queue of catalog.queues) {
+      const parts = { store, followUps, queue, results: resultsOf(queue), owner, log: app.log }
+      consumers.push(collect(parts, closing.signal))
+    }
+    consumers.push(watch({ store, followUps, queues, handOver, resultsOf, log: app.log }, closing.signal))
+  })
+
+  // Journal → clients.
+  const follow = createFollow({ store, log: app.log })
+  const streams = createStreams(follow)
+  if (roles.has('http')) {
+    const parts = {
+      store,
+      queues,
+      followUps,
+      handOver,
+      judgeCallback,
+      submit,
+      follow,
+      streams,
+      closing: closing.signal,
+    }
+    await app.register(accepts.default)
+    registerProblemHandler(app)
+    registerHealth(app, parts)
+    registerPostJob(app, parts)
+    registerPoll(app, parts)
+    registerEvents(app, parts)
+    registerChangeJob(app, parts)
+    await registerWebSocket(app, parts)
+  }
+
+  // Journal → return addresses.
+  let webhooks: ReturnType<typeof startWebhooks> | null = null
+  app.addHook('onReady', async () => {
+    if (!roles.has('callbacks') || config.webhookSecrets === null) return
+    const sender = createWebhookSender({
+      dispatcher: guard.dispatcher,
+      secrets: parseSecrets(config.webhookSecrets),
+      userAgent: 'Quartet',
+    })
+    webhooks = startWebhooks({
+      store,
+      callbacks,
+      sender,
+      connection: connect('blocking'),
+      prefix,
+      log: app.log,
+    })
+  })
+
+  app.addHook('preClose', async () => {
+    closing.abort()
+    streams.endAll()
+  })
+  app.addHook('onClose', async () => {
+    for (const results of resultQueues.values()) results.close()
+    await Promise.all([...consumers, within(CLOSE_MS, webhooks?.close())])
+    await Promise.all([queues.close(), callbacks.close(), within(CLOSE_MS, guard.close()), store.close()])
+    redis.disconnect()
+  })
+  return app
+}
+
+function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
+  const app = Fastify({
+    ...(logger ? { loggerInstance: logger } : {}),
+    bodyLimit: BODY_LIMIT,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    logController: new LogController({ disableRequestLogging: true }),
+    // A request that cannot even be read gets a problem as well.
+    clientErrorHandler(error, socket) {
+      if (!socket.writable) return
+      const code = error.code === 'HPE_HEADER_OVERFLOW' ? 'headers_too_large' : 'malformed_request'
+      const { status, title } = problems[code]
+      const body = JSON.stringify({ type: `urn:quartet:problem:${code}`, title, status, code })
+      socket.end(
+        `HTTP/1.1 ${status} Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
+          `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+      )
+    },
+  })
+  // Fastify also reads text/plain unless told otherwise; a job is JSON.
+  app.removeContentTypeParser('text/plain')
+  return app
+}
+
+async function whenReady(redis: ReturnType<Connect>, ms: number): Promise<void> {
+  if (redis.status === 'ready') return
+  await within(ms, new Promise((resolve) => redis.once('ready', resolve)))
+}
+
+async function within(ms: number, task: Promise<unknown> | undefined): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)))
+  await Promise.race([task, limit])
+  clearTimeout(timer)
+}

@@ -1,0 +1,40 @@
+import { append } from './append.ts'
+import type { Deciding } from './follow-up.ts'
+import { isTerminal, type JobRecord } from './messages.ts'
+import type { Queues } from './queues.ts'
+
+export interface CancelParts extends Deciding {
+  readonly queues: Queues
+}
+
+/**
+ * Ends a job before its time: at once if it waits in a queue. A plain worker cannot be stopped, so one that has the job
+ * goes on with its attempt; the job is `canceling` until that is over, and no further attempt or step begins.
+ *
+ * The wish is stored first, then the job leaves its queue, then the end is written: whatever is cut off in between, the
+ * collector (which hears of the removal) or the watchdog finishes.
+ *
+ * @param force ends the record even under a worker, whose outcome is then ignored
+ * @returns the job afterwards, null if there is no such job
+ */
+export async function endEarly(
+  parts: CancelParts,
+  id: string,
+  ending: 'canceled' | 'expired',
+  { force }: { readonly force: boolean },
+): Promise<JobRecord | null> {
+  const asked = await append(parts, id, () => ({ kind: 'end_requested', ending }))
+  if (!asked || isTerminal(asked.status)) return asked
+  const isOut = await removeFromQueue(parts.queues, asked)
+  if (isOut || force)
+    return append(parts, id, ({ record }) => ({ kind: 'ended', ending: record.ending ?? ending }))
+  return append(parts, id, () => ({ kind: 'canceling' }))
+}
+
+async function removeFromQueue(queues: Queues, { id, route, step }: JobRecord): Promise<boolean> {
+  const queue = route[step]
+  if (queue === undefined) return false
+  const { state } = await queues.truth(queue, id)
+  const isWaiting = state === 'waiting' || state === 'delayed' || state === 'prioritized'
+  return isWaiting && queues.remove(queue, id)
+}

@@ -1,0 +1,204 @@
+import { readFileSync } from 'node:fs'
+import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js'
+import addFormats from 'ajv-formats'
+import type { Violation } from './errors.ts'
+
+/** One step of a route: a BullMQ queue and how often a failed attempt is made again. */
+export interface Step {
+  readonly queue: string
+  /** Attempts in all, the first included. */
+  readonly attempts: number
+  /** The wait before the second attempt; it doubles with each further one. */
+  readonly backoffMs: number
+}
+
+export interface JobType {
+  readonly name: string
+  readonly steps: readonly Step[]
+  /** Every way in which an input does not match the type's schema; empty when it does. */
+  readonly violations: (input: unknown) => Violation[]
+  readonly retentionMs: number
+  readonly deadlineMs: number
+  readonly journalLimit: number
+}
+
+export interface Catalog {
+  readonly types: ReadonlyMap<string, JobType>
+  /** Every queue that some route passes through. */
+  readonly queues: readonly string[]
+}
+
+/** A catalogue that cannot be used. The message is one line that names the place, such as `types.order.steps[1]`. */
+export class CatalogError extends Error {}
+
+interface StepSource {
+  readonly queue: string
+  readonly attempts?: number
+  readonly backoff_ms?: number
+}
+
+interface TypeSource {
+  readonly steps: readonly (string | StepSource)[]
+  readonly input: object | boolean
+  readonly attempts: number
+  readonly backoff_ms: number
+  readonly retention_s: number
+  readonly deadline_ms: number
+  readonly journal_limit: number
+}
+
+/** The queue of the webhook deliveries: no step may use it. */
+export const callbackQueue = 'quartet-callbacks'
+
+const attempts = { type: 'integer', minimum: 1, maximum: 1_000 }
+const backoff = { type: 'integer', minimum: 0, maximum: 86_400_000 }
+/** BullMQ puts queue names between colons. */
+const queue = { type: 'string', pattern: '^[^:\\s]+$', maxLength: 100 }
+
+const schema = {
+  type: 'object',
+  required: ['types'],
+  additionalProperties: false,
+  properties: {
+    $schema: { type: 'string' },
+    types: {
+      type: 'object',
+      minProperties: 1,
+      propertyNames: { pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' },
+      additionalProperties: {
+        type: 'object',
+        required: ['steps'],
+        additionalProperties: false,
+        properties: {
+          steps: {
+            type: 'array',
+            minItems: 1,
+            maxItems: 50,
+            items: {
+              if: { type: 'string' },
+              // oxlint-disable-next-line unicorn/no-thenable -- a keyword of JSON Schema
+              then: queue,
+              else: {
+                type: 'object',
+                required: ['queue'],
+                additionalProperties: false,
+                properties: { queue, attempts, backoff_ms: backoff },
+              },
+            },
+          },
+          input: { type: ['object', 'boolean'], default: true },
+          attempts: { ...attempts, default: 3 },
+          backoff_ms: { ...backoff, default: 500 },
+          retention_s: { type: 'integer', minimum: 1, maximum: 31_536_000, default: 86_400 },
+          deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000, default: 600_000 },
+          journal_limit: { type: 'integer', minimum: 10, maximum: 1_000_000, default: 10_000 },
+        },
+      },
+    },
+  },
+}
+
+/** An ajv of JSON Schema 2020-12 that finds every violation, as all validation here does. */
+export function createAjv(options: { useDefaults?: boolean } = {}): Ajv2020 {
+  const ajv = new Ajv2020({ allErrors: true, strict: true, strictTypes: false, ...options })
+  addFormats.default(ajv)
+  return ajv
+}
+
+/** Reads and compiles the catalogue of job types. Throws a {@link CatalogError}. */
+export function readCatalog(path: string): Catalog {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new CatalogError(`QUARTET_CONFIG: ${(error as Error).message}`)
+  }
+  try {
+    return parseCatalog(JSON.parse(text))
+  } catch (error) {
+    if (!(error instanceof CatalogError) && !(error instanceof SyntaxError)) throw error
+    throw new CatalogError(`${path}: ${error.message}`)
+  }
+}
+
+/** Compiles a catalogue from parsed JSON. Throws a {@link CatalogError}. */
+export function parseCatalog(source: unknown): Catalog {
+  const ajv = createAjv({ useDefaults: true })
+  const validate = ajv.compile<{ types: Record<string, TypeSource> }>(schema)
+  if (!validate(source)) throw new CatalogError(describeFirst(validate.errors ?? []))
+  const types = new Map<string, JobType>()
+  for (const [name, type] of Object.entries(source.types)) types.set(name, toJobType(name, type))
+  const queues = [...types.values()].flatMap(({ steps }) => steps.map((step) => step.queue))
+  return { types, queues: [...new Set(queues)] }
+}
+
+function toJobType(name: string, source: TypeSource): JobType {
+  const steps = source.steps.map((step) => {
+    const own = typeof step === 'string' ? { queue: step } : step
+    return {
+      queue: own.queue,
+      attempts: own.attempts ?? source.attempts,
+      backoffMs: own.backoff_ms ?? source.backoff_ms,
+    }
+  })
+  for (const [index, { queue }] of steps.entries()) {
+    const place = `types.${name}.steps[${index}]`
+    if (queue === callbackQueue)
+      throw new CatalogError(`${place}: Expected another queue, ${queue} is Quartet's own`)
+    if (steps.findIndex((other) => other.queue === queue) < index) {
+      // The correlation identifier is the job's id in each queue, so each can hold the job only once.
+      throw new CatalogError(`${place}: Expected each queue once in a route, got ${queue} again`)
+    }
+  }
+  return {
+    name,
+    steps,
+    violations: compileInput(name, source.input),
+    retentionMs: source.retention_s * 1_000,
+    deadlineMs: source.deadline_ms,
+    journalLimit: source.journal_limit,
+  }
+}
+
+function compileInput(name: string, input: object | boolean): JobType['violations'] {
+  let validate: ValidateFunction
+  try {
+    // An ajv of its own: two types may use the same $id.
+    validate = createAjv().compile(input)
+  } catch (error) {
+    throw new CatalogError(`types.${name}.input: ${(error as Error).message}`)
+  }
+  return (value) => (validate(value) ? [] : toViolations(validate.errors ?? []))
+}
+
+/** ajv's errors as the wire shows them: a JSON Pointer and a message that names the culprit. */
+export function toViolations(errors: readonly ErrorObject[]): Violation[] {
+  return errors
+    .filter(({ keyword }) => keyword !== 'if')
+    .map(({ instancePath, params, message = 'is not valid' }) => {
+      const extra = (params['additionalProperty'] ?? params['unevaluatedProperty']) as string | undefined
+      if (extra !== undefined)
+        return { path: `${instancePath}/${escapePointer(extra)}`, message: 'is not known' }
+      const missing = params['missingProperty'] as string | undefined
+      if (missing !== undefined)
+        return { path: `${instancePath}/${escapePointer(missing)}`, message: 'is required' }
+      const allowed = (params['allowedValues'] ?? params['allowedValue']) as unknown
+      if (allowed === undefined) return { path: instancePath, message }
+      return { path: instancePath, message: `${message}: ${JSON.stringify(allowed)}` }
+    })
+}
+
+/** RFC 6901 §3. */
+function escapePointer(name: string): string {
+  return name.replaceAll('~', '~0').replaceAll('/', '~1')
+}
+
+function describeFirst(errors: readonly ErrorObject[]): string {
+  const [first] = toViolations(errors)
+  const place = (first?.path ?? '')
+    .split('/')
+    .slice(1)
+    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'))
+    .reduce((path, part) => (/^\d+$/.test(part) ? `${path}[${part}]` : path ? `${path}.${part}` : part), '')
+  return `${place || 'the file'}: ${first?.message ?? 'is not valid'}`
+}

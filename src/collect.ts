@@ -1,0 +1,140 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import { advance, changeOf, draftOf, type Draft } from './advance.ts'
+import { isCorrelationId, type Deciding } from './follow-up.ts'
+import { compareIds, type ResultQueue } from './result-queue.ts'
+import { toOutcomes, type Told } from './outcomes.ts'
+import type { Fence } from './store/store.ts'
+
+/** Entries read at a time: a backlog costs bounded memory. */
+const BATCH = 500
+const BLOCK_MS = 1_000
+const LEASE_MS = 5_000
+const RENEW_MS = 1_500
+const TRIM_MS = 10_000
+const RETRY_MS = 500
+
+export interface CollectorParts extends Deciding {
+  /** The queue's name: the source whose cursor the store keeps. */
+  readonly queue: string
+  readonly results: ResultQueue
+  /** This process's name in leases. */
+  readonly owner: string
+  readonly log: FastifyBaseLogger
+}
+
+/**
+ * Brings one step's results from its result queue into the journals. Any number of processes may do it for the same
+ * queue: a lease lets one read at a time, and the store refuses what does not follow its cursor (invariant 5).
+ *
+ * @param signal ends it; the batch under way is finished first
+ */
+export async function collect(parts: CollectorParts, signal: AbortSignal): Promise<void> {
+  const { store, queue, owner, log } = parts
+  let wasFailing = false
+  while (!signal.aborted) {
+    try {
+      if (await store.lease(queue, owner, LEASE_MS)) await consume(parts, signal)
+      else await delay(RENEW_MS, undefined, { signal })
+      if (wasFailing) log.info({ queue }, 'collecting again')
+      wasFailing = false
+    } catch (err) {
+      if (signal.aborted) break
+      if (!wasFailing) log.warn({ err, queue }, 'collecting stopped; trying again')
+      wasFailing = true
+      await delay(RETRY_MS, undefined, { signal }).catch(() => undefined)
+    }
+  }
+  // If Redis is away the lease runs out by itself.
+  await store.release(queue, owner).catch(() => undefined)
+}
+
+/** Reads and applies for as long as the lease is ours and the cursor is where we left it. */
+async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void> {
+  const { store, queue, owner, results } = parts
+  let committed = await store.cursor(queue)
+  let position = committed
+  let renewAt = Date.now() + RENEW_MS
+  let trimAt = Date.now() + TRIM_MS
+  await suspectCut(parts, position)
+
+  while (!signal.aborted) {
+    const entries = await results.read(position, BATCH, BLOCK_MS)
+    if (entries.length === BATCH) await suspectCut(parts, position)
+    const { told, last } = await toOutcomes(queue, results, entries, entries.length === BATCH)
+    const to = last ?? position
+    // Entries that change nothing need no write of their own, but the cursor follows within a second or two.
+    const isDue = to !== committed && (entries.length === 0 || Date.now() >= renewAt)
+    if (to !== null && (told.length > 0 || isDue)) {
+      const outcome = await applyAll(parts, { source: queue, from: committed, to }, told, isDue)
+      if (outcome === 'fenced') return
+      if (outcome === 'applied') committed = to
+    }
+    position = to
+    if (Date.now() >= renewAt) {
+      if (!(await store.lease(queue, owner, LEASE_MS))) return
+      renewAt = Date.now() + RENEW_MS
+    }
+    if (committed !== null && Date.now() >= trimAt) {
+      await results.trim(committed)
+      trimAt = Date.now() + TRIM_MS
+    }
+  }
+}
+
+/** Applies what was told, with the cursor; nothing if it changes nothing, unless the cursor is to be moved anyway. */
+async function applyAll(
+  { store, followUps, log }: CollectorParts,
+  fence: Fence,
+  told: readonly Told[],
+  moveCursor: boolean,
+): Promise<'applied' | 'unchanged' | 'fenced'> {
+  const ids = [...new Set(told.map(({ id }) => id))].filter(isCorrelationId)
+  for (;;) {
+    const drafts = await load(store, ids)
+    for (const { id, outcome, at } of told) {
+      const draft = drafts.get(id)
+      if (draft) advance(draft, outcome, at)
+    }
+    const touched = [...drafts.values()].filter((draft) => draft.touched)
+    if (touched.length === 0 && !moveCursor) return 'unchanged'
+    const applied = await store.apply(fence, touched.map(changeOf))
+    if (applied.status === 'conflict') continue
+    if (applied.status === 'fenced') {
+      log.info({ ...fence, cursor: applied.cursor }, 'another collector has moved the cursor')
+      return 'fenced'
+    }
+    await followUps(touched, applied.callbacks)
+    return 'applied'
+  }
+}
+
+async function load(store: CollectorParts['store'], ids: readonly string[]): Promise<Map<string, Draft>> {
+  const stored = ids.length > 0 ? await store.load(ids) : []
+  return new Map(stored.flatMap((job) => (job ? [[job.record.id, draftOf(job)] as const] : [])))
+}
+
+/** What was cut before it was read is gone; BullMQ's own state of every unfinished job is not. */
+async function suspectCut(
+  { store, results, queue, log }: CollectorParts,
+  cursor: string | null,
+): Promise<void> {
+  if (!(await results.wasCutPast(cursor))) return
+  log.error({ queue, cursor }, 'the result queue was cut past the cursor; checking every unfinished job')
+  await store.suspectAll(Date.now())
+}
+
+/** Whether everything that a queue had told by `newest` is in the journals; waits up to `waitMs` for that. */
+export async function isCollected(
+  store: CollectorParts['store'],
+  queue: string,
+  newest: string | null,
+  waitMs: number,
+): Promise<boolean> {
+  for (const until = Date.now() + waitMs; ;) {
+    const cursor = await store.cursor(queue)
+    if (newest === null || (cursor !== null && compareIds(cursor, newest) >= 0)) return true
+    if (Date.now() >= until) return false
+    await delay(100)
+  }
+}

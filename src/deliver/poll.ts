@@ -1,0 +1,102 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { authenticate } from '../authenticate.ts'
+import { Problem } from '../errors.ts'
+import { waitFor, type Follow } from '../follow.ts'
+import { isCorrelationId } from '../follow-up.ts'
+import { resultOf } from '../job.ts'
+import { isTerminal, jobStatuses, type JobStatus } from '../messages.ts'
+import type { JobView, Store } from '../store/store.ts'
+import { preferredWait, readCursor, readLimit } from './negotiate.ts'
+
+export interface PollParts {
+  readonly store: Store
+  readonly follow: Follow
+  /** Aborts when the gateway closes: requests that are held answer with what there is. */
+  readonly closing: AbortSignal
+}
+
+type JobParams = { Params: { id: string }; Querystring: Record<string, string | undefined> }
+
+/** Polling: GET /jobs/{id} (also as a long poll), its result, and the list (docs/PROTOCOL.md "HTTP"). */
+export function registerPoll(app: FastifyInstance, parts: PollParts): void {
+  const { store } = parts
+
+  app.get<JobParams>('/jobs/:id', async (request, reply) => {
+    const after = readCursor(request.query['after'])
+    const job = await findJob(store, request)
+    const waitS = preferredWait(request)
+    if (waitS !== null) reply.header('preference-applied', `wait=${waitS}`)
+    if (waitS === null || isTerminal(job.record.status) || job.record.seq > (after ?? job.record.seq)) {
+      return sendJob(request, reply, job)
+    }
+    const cursor = after ?? job.record.seq
+    await waitFor(parts.follow, job.record.id, cursor, ({ seq }) => seq > cursor, {
+      waitMs: waitS * 1_000,
+      signal: AbortSignal.any([parts.closing, hangUp(reply)]),
+    })
+    return sendJob(request, reply, await findJob(store, request))
+  })
+
+  app.get<JobParams>('/jobs/:id/result', async (request, reply) => {
+    const { record, text } = await findJob(store, request)
+    if (record.status === 'completed') {
+      return reply.type('application/json; charset=utf-8').send(resultOf(record, text))
+    }
+    if (isTerminal(record.status)) throw new Problem('no_result', `The job is ${record.status}`)
+    throw new Problem('no_result_yet', `The job is ${record.status}`, { retryAfterS: 1 })
+  })
+
+  app.get<JobParams>('/jobs', async (request, reply) => {
+    const { status, type, limit, page_token: token } = request.query
+    if (status !== undefined && !jobStatuses.includes(status as JobStatus)) {
+      throw new Problem(
+        'malformed_request',
+        `Expected status to be one of ${jobStatuses.join(', ')}, got "${status}"`,
+      )
+    }
+    if (token !== undefined && !isCorrelationId(token)) {
+      throw new Problem(
+        'malformed_request',
+        'Expected page_token to be the next_page_token of an earlier page',
+      )
+    }
+    const { jobs, next } = await store.list(
+      authenticate(request),
+      { ...(status !== undefined && { status: status as JobStatus }), ...(type !== undefined && { type }) },
+      { limit: readLimit(limit, 50, 200), after: token ?? null },
+    )
+    const page = `{"jobs":[${jobs.map(({ text }) => text).join(',')}],"next_page_token":${JSON.stringify(next)}}`
+    return reply.type('application/json; charset=utf-8').send(page)
+  })
+}
+
+/** The job that a request names. @throws Problem `not_found`, also for another tenant's */
+export async function findJob(
+  store: Store,
+  request: FastifyRequest<{ Params: { id: string } }>,
+): Promise<JobView> {
+  const { id } = request.params
+  const job = isCorrelationId(id) ? await store.get(authenticate(request), id) : null
+  if (!job) throw new Problem('not_found', `No job ${id}`)
+  return job
+}
+
+function sendJob(request: FastifyRequest, reply: FastifyReply, { record, text }: JobView): FastifyReply {
+  const etag = `"${record.seq}"`
+  reply.header('etag', etag).header('cache-control', 'no-cache')
+  if (!isTerminal(record.status)) reply.header('retry-after', 1)
+  if (matches(request.headers['if-none-match'], etag)) return reply.code(304).send()
+  return reply.type('application/json; charset=utf-8').send(text)
+}
+
+/** RFC 9110 §13.1.2: weak comparison with each of a list. */
+function matches(ifNoneMatch: string | undefined, etag: string): boolean {
+  return (ifNoneMatch ?? '').split(',').some((each) => each.trim().replace(/^W\//, '') === etag)
+}
+
+/** Aborts when the client hangs up before it has its answer. */
+export function hangUp(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController()
+  reply.raw.once('close', () => controller.abort())
+  return controller.signal
+}

@@ -1,0 +1,109 @@
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply } from 'fastify'
+import type { Follow, Subscription } from '../follow.ts'
+import type { JobEvent } from '../messages.ts'
+
+/** How a mode writes to an HTTP stream. */
+export interface StreamFormat {
+  readonly headers: Readonly<Record<string, string>>
+  /** Sent before the first event. */
+  readonly preamble: string
+  /** One event, complete with its terminator. Encoded once per process, however many clients get it. */
+  readonly encode: (event: JobEvent) => Buffer
+  /** Sent after a silence. */
+  readonly heartbeat: string
+}
+
+export interface StreamLimits {
+  readonly heartbeatMs: number
+  /** How long a client may leave its socket full before it is cut off. */
+  readonly drainMs: number
+  /** When a stream is ended so that the client reconnects, ± 20 %. */
+  readonly maxAgeMs: number
+}
+
+export const streamLimits: StreamLimits = { heartbeatMs: 15_000, drainMs: 10_000, maxAgeMs: 600_000 }
+
+/** The streams that are open, so that a closing gateway can end them: their clients reconnect elsewhere. */
+export interface Streams {
+  open(reply: FastifyReply, format: StreamFormat, id: string, after: number): void
+  endAll(): void
+}
+
+/**
+ * Streams a job's journal as the answer to a request, on the hijacked reply. The socket's buffer is all that a slow
+ * client costs: while it is full nothing is written, and when it drains the journal is read on (invariant 8).
+ */
+export function createStreams(follow: Follow, limits: StreamLimits = streamLimits): Streams {
+  const endings = new Set<() => void>()
+
+  return {
+    open(reply, format, id, after) {
+      reply.hijack()
+      const response = reply.raw
+      response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...format.headers })
+      response.write(format.preamble)
+      const stop = attach(
+        response,
+        format,
+        (subscriber) => follow(id, after, subscriber),
+        limits,
+        () => endings.delete(stop),
+      )
+      endings.add(stop)
+    },
+    endAll() {
+      for (const end of endings) end()
+    },
+  }
+}
+
+/** @returns ends the stream in an orderly way */
+function attach(
+  response: ServerResponse,
+  { encode, heartbeat }: StreamFormat,
+  subscribe: (subscriber: Parameters<Follow>[2]) => Subscription,
+  limits: StreamLimits,
+  onClosed: () => void,
+): () => void {
+  let drainTimer: NodeJS.Timeout | null = null
+
+  const subscription = subscribe({
+    write(events) {
+      pulse.refresh()
+      response.cork()
+      let hasRoom = true
+      for (const event of events) hasRoom = response.write(encode(event))
+      response.uncork()
+      if (!hasRoom) drainTimer ??= setTimeout(() => response.destroy(), limits.drainMs)
+      return hasRoom
+    },
+    end,
+  })
+  const pulse = setTimeout(() => {
+    if (!drainTimer) response.write(heartbeat)
+    pulse.refresh()
+  }, limits.heartbeatMs)
+  const age = setTimeout(end, limits.maxAgeMs * (0.8 + 0.4 * Math.random()))
+
+  response.on('drain', () => {
+    if (drainTimer) clearTimeout(drainTimer)
+    drainTimer = null
+    subscription.resume()
+  })
+  // Also after an error: the client hung up, which never cancels the job.
+  response.on('error', () => undefined)
+  response.on('close', () => {
+    subscription.stop()
+    clearTimeout(pulse)
+    clearTimeout(age)
+    if (drainTimer) clearTimeout(drainTimer)
+    onClosed()
+  })
+  return end
+
+  function end(): void {
+    subscription.stop()
+    response.end()
+  }
+}

@@ -1,0 +1,219 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { WebSocket } from 'ws'
+import { endEarly, type CancelParts } from '../cancel.ts'
+import { createAjv } from '../catalog.ts'
+import { Problem, toProblem } from '../errors.ts'
+import type { Follow, Subscription } from '../follow.ts'
+import { isCorrelationId } from '../follow-up.ts'
+import { isTerminal, type JobEvent } from '../messages.ts'
+import type { JobView } from '../store/store.ts'
+import type { Submit } from '../submit.ts'
+
+/** The closes of docs/PROTOCOL.md "WebSocket", by their codes. The last three are safe to reconnect from. */
+export const closes = {
+  bad_message: 4400,
+  unauthorized: 4401,
+  forbidden: 4403,
+  no_init: 4408,
+  limit: 4429,
+  going_away: 4503,
+  too_slow: 4508,
+  too_old: 4510,
+} as const satisfies Record<string, number>
+
+const MAX_SUBSCRIPTIONS = 128
+/** What may wait in a socket before live events are left for the journal to be read. */
+const SEND_BUFFER_BYTES = 1_048_576
+const DRAIN_MS = 10_000
+
+export interface SessionParts extends CancelParts {
+  readonly submit: Submit
+  readonly follow: Follow
+}
+
+export type Close = (reason: keyof typeof closes, message: string) => void
+
+interface Peer {
+  readonly socket: WebSocket
+  readonly tenant: string
+  readonly close: Close
+  readonly heartbeatMs: number
+  readonly log: FastifyBaseLogger
+}
+
+/** What a client may send, docs/PROTOCOL.md "WebSocket". */
+type Message =
+  | { readonly op: 'init'; readonly token?: string }
+  | { readonly op: 'submit'; readonly ref: Ref; readonly job: unknown; readonly idempotency_key?: string }
+  | { readonly op: 'subscribe'; readonly ref: Ref; readonly job_id: string; readonly after?: number }
+  | { readonly op: 'unsubscribe' | 'cancel'; readonly ref: Ref; readonly job_id: string }
+  | { readonly op: 'ping' }
+type Ref = string | number
+
+const ref = { type: ['string', 'number'], maxLength: 128 }
+const jobId = { type: 'string' }
+const message = (op: string, properties: object, required: readonly string[]) => ({
+  type: 'object',
+  properties: { op: { const: op }, ...properties },
+  required: ['op', ...required],
+  additionalProperties: false,
+})
+const validate = createAjv().compile<Message>({
+  oneOf: [
+    message('init', { token: { type: 'string' } }, []),
+    message('submit', { ref, job: {}, idempotency_key: { type: 'string' } }, ['ref', 'job']),
+    message('subscribe', { ref, job_id: jobId, after: { type: 'integer', minimum: 0 } }, ['ref', 'job_id']),
+    message('unsubscribe', { ref, job_id: jobId }, ['ref', 'job_id']),
+    message('cancel', { ref, job_id: jobId }, ['ref', 'job_id']),
+    message('ping', {}, []),
+  ],
+})
+
+const frames = new WeakMap<JobEvent, Buffer>()
+
+/** An event's frame, encoded once per process. */
+function frameOf(event: JobEvent): Buffer {
+  const known = frames.get(event)
+  if (known) return known
+  const frame = Buffer.from(`{"op":"event","event":${event.text}}`)
+  frames.set(event, frame)
+  return frame
+}
+
+/** One socket's conversation. Messages are answered one after another, in the order they came. */
+export function createSession(peer: Peer, parts: SessionParts) {
+  const { socket, tenant, close, heartbeatMs, log } = peer
+  const subscriptions = new Map<string, Subscription>()
+  let isReady = false
+  let drainTimer: NodeJS.Timeout | null = null
+  let last: Promise<void> = Promise.resolve()
+
+  return {
+    isReady: () => isReady,
+
+    receive(text: string): void {
+      // Nothing more is read until this message is answered: a flood waits in the client's own socket.
+      socket.pause()
+      last = last.then(() => handle(text)).finally(() => socket.resume())
+    },
+
+    end(): void {
+      for (const subscription of subscriptions.values()) subscription.stop()
+      subscriptions.clear()
+      if (drainTimer) clearTimeout(drainTimer)
+    },
+  }
+
+  async function handle(text: string): Promise<void> {
+    if (socket.readyState !== socket.OPEN) return
+    const received = parse(text)
+    if (!received) return close('bad_message', 'Expected a JSON object with an op of the protocol')
+    if (received.op === 'init') {
+      if (isReady) return close('bad_message', 'Expected init once')
+      isReady = true
+      return send({ op: 'ready', heartbeat_ms: heartbeatMs, max_subscriptions: MAX_SUBSCRIPTIONS })
+    }
+    if (!isReady) return close('unauthorized', 'Expected init first')
+    if (received.op === 'ping') return send({ op: 'pong' })
+    try {
+      await answer(received)
+    } catch (error) {
+      const problem = toProblem(error)
+      if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
+      send({ op: 'error', ref: received.ref, problem })
+    }
+  }
+
+  async function answer(received: Exclude<Message, { op: 'init' | 'ping' }>): Promise<void> {
+    const { op, ref } = received
+    switch (op) {
+      case 'submit': {
+        if (isFull()) return
+        const { job } = await parts.submit(tenant, received.job, received.idempotency_key ?? null)
+        sendText(`{"op":"accepted","ref":${JSON.stringify(ref)},"job":${job.text}}`)
+        return subscribe(job.record.id, 0)
+      }
+      case 'subscribe': {
+        const { record } = await find(received.job_id)
+        const after = received.after ?? 0
+        if (!subscriptions.has(record.id) && isFull()) return
+        if (after > record.seq && !isTerminal(record.status)) {
+          throw new Problem('bad_cursor', `Expected at most ${record.seq}, the job's last seq, got ${after}`)
+        }
+        send({ op: 'subscribed', ref, job_id: record.id, seq: record.seq })
+        if (isTerminal(record.status) && after >= record.seq) return send({ op: 'end', job_id: record.id })
+        return subscribe(record.id, after)
+      }
+      case 'unsubscribe':
+        subscriptions.get(received.job_id)?.stop()
+        subscriptions.delete(received.job_id)
+        return send({ op: 'done', ref })
+      case 'cancel': {
+        const { record } = await find(received.job_id)
+        const ended = isTerminal(record.status)
+          ? record
+          : await endEarly(parts, record.id, 'canceled', { force: false })
+        if (ended && isTerminal(ended.status) && ended.status !== 'canceled') {
+          throw new Problem('already_finished', `The job is ${ended.status}`)
+        }
+        return send({ op: 'done', ref })
+      }
+    }
+  }
+
+  async function find(id: string): Promise<JobView> {
+    const job = isCorrelationId(id) ? await parts.store.get(tenant, id) : null
+    if (!job) throw new Problem('not_found', `No job ${id}`)
+    return job
+  }
+
+  function isFull(): boolean {
+    if (subscriptions.size < MAX_SUBSCRIPTIONS) return false
+    close('limit', `Expected at most ${MAX_SUBSCRIPTIONS} subscriptions`)
+    return true
+  }
+
+  /** Subscribing again moves the cursor. */
+  function subscribe(id: string, after: number): void {
+    if (socket.readyState !== socket.OPEN) return
+    subscriptions.get(id)?.stop()
+    const subscription = parts.follow(id, after, {
+      write(events) {
+        for (const event of events) socket.send(frameOf(event), { binary: false }, onSent)
+        if (socket.bufferedAmount < SEND_BUFFER_BYTES) return true
+        drainTimer ??= setTimeout(() => close('too_slow', 'reconnect to go on'), DRAIN_MS)
+        return false
+      },
+      end() {
+        if (subscriptions.get(id) === subscription) subscriptions.delete(id)
+        send({ op: 'end', job_id: id })
+      },
+    })
+    subscriptions.set(id, subscription)
+  }
+
+  /** Every subscription that was held back reads on once the socket has let go of half of what waited in it. */
+  function onSent(): void {
+    if (!drainTimer || socket.bufferedAmount > SEND_BUFFER_BYTES / 2) return
+    clearTimeout(drainTimer)
+    drainTimer = null
+    for (const subscription of subscriptions.values()) subscription.resume()
+  }
+
+  function send(frame: object): void {
+    sendText(JSON.stringify(frame))
+  }
+
+  function sendText(text: string): void {
+    if (socket.readyState === socket.OPEN) socket.send(text)
+  }
+}
+
+function parse(text: string): Message | null {
+  try {
+    const value: unknown = JSON.parse(text)
+    return validate(value) ? value : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,112 @@
+#!/usr/bin/env node
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { AddressInfo } from 'node:net'
+import { pino, type Logger } from 'pino'
+import { startSampleWorkers } from '../workers/start.ts'
+import { buildApp } from './app.ts'
+import { CatalogError, readCatalog } from './catalog.ts'
+import { ConfigError, readConfig, type Config } from './config.ts'
+import { generateSecret } from './deliver/signature.ts'
+import { startPrivateRedis } from './store/private-redis.ts'
+import { createConnect } from './store/redis/connect.ts'
+
+const PRIVATE_DIR = '.quartet'
+/** A close that has not come to its end by then is ended. */
+const GRACE_MS = 9_500
+
+await main().catch((error: unknown) => {
+  // What the operator can put right is one line; anything else shows where it comes from.
+  const isTheirs = error instanceof ConfigError || error instanceof CatalogError
+  console.error(isTheirs ? error.message : error)
+  process.exit(1)
+})
+
+async function main(): Promise<void> {
+  const given = readConfig()
+  const catalog = readCatalog(given.catalogPath)
+  const log = pino({ level: given.logLevel })
+  const closers: (() => Promise<unknown>)[] = []
+  const close = createClose(closers, log)
+  process.once('SIGTERM', close)
+  process.once('SIGINT', close)
+
+  const privateRedis = given.redisUrl === null ? await startPrivateRedis({ dir: PRIVATE_DIR }) : null
+  if (privateRedis) closers.push(() => privateRedis.stop())
+  const config = privateRedis ? { ...given, webhookSecrets: given.webhookSecrets ?? privateSecret() } : given
+  const redisUrl = given.redisUrl ?? privateRedis?.url ?? ''
+  const connect = createConnect(redisUrl, createErrorLog(log))
+
+  if (config.roles.has('workers')) {
+    const workers = startSampleWorkers({
+      connection: connect('blocking'),
+      prefix: config.bullmqPrefix,
+      onError: createErrorLog(log),
+    })
+    closers.push(() => workers.close())
+  }
+  const app = await buildApp({ config, catalog, connect, logger: log })
+  closers.push(() => app.close())
+  await app.ready()
+  if (config.roles.has('http')) {
+    await app.listen({ port: config.port, host: config.host })
+    welcome(config, app.server.address() as AddressInfo, redisUrl)
+  }
+}
+
+/** Ends the parts in the reverse order of their making; a second signal, or too long a wait, ends the process at once. */
+function createClose(closers: readonly (() => Promise<unknown>)[], log: Logger): () => void {
+  let isClosing = false
+  return () => {
+    if (isClosing) process.exit(1)
+    isClosing = true
+    log.info('closing')
+    setTimeout(() => {
+      log.error('closing took too long')
+      process.exit(1)
+    }, GRACE_MS).unref()
+    closeAll(closers).then(
+      () => process.exit(0),
+      (err: unknown) => {
+        log.error({ err }, 'closing failed')
+        process.exit(1)
+      },
+    )
+  }
+}
+
+async function closeAll(closers: readonly (() => Promise<unknown>)[]): Promise<void> {
+  for (const close of closers.toReversed()) await close()
+}
+
+/** The secret of a gateway with a private Redis: made once, kept beside its data, so that webhooks work from the start. */
+function privateSecret(): string {
+  const path = join(PRIVATE_DIR, 'webhook-secret')
+  if (existsSync(path)) return readFileSync(path, 'utf8').trim()
+  const secret = generateSecret()
+  mkdirSync(PRIVATE_DIR, { recursive: true })
+  writeFileSync(path, `${secret}\n`, { mode: 0o600 })
+  return secret
+}
+
+/** Connections report the same trouble at every attempt; the log shall have it once a while. */
+function createErrorLog(log: Logger): (error: Error) => void {
+  let last = { message: '', at: 0 }
+  return (error) => {
+    if (error.message === last.message && Date.now() - last.at < 10_000) return
+    last = { message: error.message, at: Date.now() }
+    log.warn({ err: error }, 'trouble with Redis')
+  }
+}
+
+function welcome({ host, roles }: Config, { port }: AddressInfo, redisUrl: string): void {
+  const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}`
+  const [example, input] = roles.has('workers')
+    ? ['order', '{"order_id":"A-1","items":[{"sku":"tea","quantity":2}],"amount_cents":1250,"card":"4242"}']
+    : ['echo', '"hello"']
+  console.log(
+    `\nQuartet listens on ${url} (Redis: ${redisUrl.replace(/\/\/[^@/]*@/, '//')}). Try:\n\n` +
+      `  curl -N ${url}/jobs -H 'content-type: application/json' -H 'accept: text/event-stream' \\\n` +
+      `    -d '{"type":"${example}","input":${input}}'\n`,
+  )
+}

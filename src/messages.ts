@@ -1,0 +1,150 @@
+import type { ProblemObject } from './errors.ts'
+
+/** The statuses of a job, docs/PROTOCOL.md "The job". The last four are terminal and never change. */
+export type JobStatus = 'queued' | 'running' | 'canceling' | TerminalStatus
+export type TerminalStatus = 'completed' | 'failed' | 'canceled' | 'expired'
+
+export const jobStatuses = [
+  'queued',
+  'running',
+  'canceling',
+  'completed',
+  'failed',
+  'canceled',
+  'expired',
+] as const satisfies readonly JobStatus[]
+
+/** The types of events, docs/PROTOCOL.md "The event". */
+export const eventTypes = [
+  'job.queued',
+  'step.started',
+  'job.progress',
+  'step.retrying',
+  'step.completed',
+  'job.canceling',
+  'job.completed',
+  'job.failed',
+  'job.canceled',
+  'job.expired',
+] as const
+export type EventType = (typeof eventTypes)[number] | 'job.snapshot'
+
+export function isTerminal(status: JobStatus): status is TerminalStatus {
+  return status === 'completed' || status === 'failed' || status === 'canceled' || status === 'expired'
+}
+
+/** The body of POST /jobs and of the WebSocket's `submit`. */
+export interface JobRequest {
+  readonly type: string
+  readonly input?: unknown
+  readonly callback_url?: string
+  readonly callback_events?: readonly string[]
+  readonly priority?: number
+  readonly delay_ms?: number
+  readonly deadline_ms?: number
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
+/** The body of PUT /jobs/{id}/callback. */
+export interface CallbackRequest {
+  readonly callback_url: string
+  readonly callback_events?: readonly string[]
+  readonly after?: number
+}
+
+const callbackUrl = { type: 'string', minLength: 1, maxLength: 2048 }
+const callbackEvents = {
+  type: 'array',
+  items: { enum: ['*', ...eventTypes] },
+  minItems: 1,
+  maxItems: eventTypes.length + 1,
+}
+
+/** JSON Schema 2020-12 of {@link JobRequest}; the type's own schema judges `input`. */
+export const jobRequestSchema = {
+  type: 'object',
+  required: ['type'],
+  additionalProperties: false,
+  properties: {
+    type: { type: 'string' },
+    input: {},
+    callback_url: callbackUrl,
+    callback_events: callbackEvents,
+    // BullMQ's range: 1 is served first; without a priority a job goes before all that have one.
+    priority: { type: 'integer', minimum: 0, maximum: 2_097_151 },
+    delay_ms: { type: 'integer', minimum: 0, maximum: 31_536_000_000 },
+    deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000 },
+    metadata: {
+      type: 'object',
+      maxProperties: 50,
+      propertyNames: { minLength: 1, maxLength: 64 },
+      additionalProperties: { type: 'string', maxLength: 512 },
+    },
+  },
+} as const
+
+/** JSON Schema 2020-12 of {@link CallbackRequest}. */
+export const callbackRequestSchema = {
+  type: 'object',
+  required: ['callback_url'],
+  additionalProperties: false,
+  properties: {
+    callback_url: callbackUrl,
+    callback_events: callbackEvents,
+    after: { type: 'integer', minimum: 0 },
+  },
+} as const
+
+/**
+ * A job as the gateway keeps it. Times are milliseconds since the epoch.
+ * The result is not in it: it lives once, in the journal's terminal event.
+ */
+export interface JobRecord {
+  readonly id: string
+  readonly tenant: string
+  readonly type: string
+  /** The queues of its steps, fixed when it was accepted. */
+  readonly route: readonly string[]
+  readonly status: JobStatus
+  /** The step it is at, an index into `route`. */
+  readonly step: number
+  /** Attempts begun at this step. */
+  readonly attempt: number
+  /** Whether a worker has it, as far as the result queue has told. */
+  readonly active: boolean
+  /** How it is to end when it comes out of its queue without an outcome: somebody asked, or its time is over. */
+  readonly ending: 'canceled' | 'expired' | null
+  readonly progress: { readonly percent?: number; readonly message?: string } | null
+  readonly error: ProblemObject | null
+  readonly seq: number
+  readonly metadata: Readonly<Record<string, string>>
+  readonly priority: number
+  readonly createdAt: number
+  /** When its first step may begin. */
+  readonly notBefore: number
+  readonly startedAt: number | null
+  readonly updatedAt: number
+  readonly finishedAt: number | null
+  readonly expiresAt: number | null
+  readonly deadlineAt: number
+  readonly retentionMs: number
+  readonly journalLimit: number
+}
+
+/** One journal entry: `text` is the envelope's JSON, the same bytes in all four modes. */
+export interface JobEvent {
+  readonly seq: number
+  readonly type: EventType
+  readonly terminal: boolean
+  readonly text: string
+}
+
+const head = /^\{"seq":(\d+),"type":"([a-z.]+)"/
+
+/** Reads an envelope's head without parsing its payload. Throws when the text is not an envelope of ours. */
+export function toEvent(text: string): JobEvent {
+  const match = head.exec(text)
+  if (!match) throw new Error(`Expected an event envelope, got ${text.slice(0, 80)}`)
+  const type = match[2] as EventType
+  return { seq: Number(match[1]), type, terminal: isTerminal(type.slice(4) as JobStatus), text }
+}

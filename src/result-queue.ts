@@ -1,0 +1,105 @@
+import type { Redis } from 'ioredis'
+
+/** One entry of a queue's event stream, as BullMQ's scripts write it with the move that it tells of. */
+export interface ResultEntry {
+  /** `<ms>-<n>`: Redis's clock and a counter. */
+  readonly id: string
+  readonly event: string
+  readonly jobId: string
+  /** The entry's fields, `event` and `jobId` included. */
+  readonly fields: Readonly<Record<string, string>>
+}
+
+/** Entries that are kept behind the cursor for other readers, such as dashboards. */
+const KEEP_MS = 60_000
+
+/**
+ * The result queue of a step: BullMQ's own event stream, `<prefix>:<queue>:events`. Each outcome is in it by the same
+ * atomic script that moves the job, so nothing is lost between finishing and telling.
+ * Source: BullMQ `src/commands/*.lua`, https://docs.bullmq.io/guide/events
+ */
+export interface ResultQueue {
+  /** Up to `count` entries after `cursor`, waiting up to `blockMs` for the first. */
+  read(cursor: string | null, count: number, blockMs: number): Promise<ResultEntry[]>
+  /** Whether entries after `cursor` were cut before anybody read them. */
+  wasCutPast(cursor: string | null): Promise<boolean>
+  /** The id of the newest entry ever written, null if there was none. */
+  newest(): Promise<string | null>
+  /** Drops entries behind the cursor that are older than a minute, and keeps BullMQ from cutting before it. */
+  trim(cursor: string): Promise<void>
+  /** Why the last attempts of these jobs failed, '' where none did. */
+  failedReasons(ids: readonly string[]): Promise<Map<string, string>>
+  /** Interrupts a read that waits. */
+  close(): void
+}
+
+/**
+ * @param connect makes the connection that reading waits on, when there is the first read
+ */
+export function createResultQueue(
+  redis: Redis,
+  connect: () => Redis,
+  prefix: string,
+  queue: string,
+): ResultQueue {
+  const stream = `${prefix}:${queue}:events`
+  let blocking: Redis | null = null
+
+  return {
+    async read(cursor, count, blockMs) {
+      blocking ??= connect()
+      const reply = await blocking.xread('COUNT', count, 'BLOCK', blockMs, 'STREAMS', stream, cursor ?? '0-0')
+      return (reply?.[0]?.[1] ?? []).map(([id, pairs]) => toEntry(id, pairs))
+    },
+
+    async wasCutPast(cursor) {
+      const cut = await info('max-deleted-entry-id')
+      return cut !== null && cursor !== null && compareIds(cut, cursor) > 0
+    },
+
+    newest: () => info('last-generated-id'),
+
+    async trim(cursor) {
+      const oldest = Math.min(Number(cursor.split('-')[0]), Date.now() - KEEP_MS)
+      await redis.xtrim(stream, 'MINID', '~', `${oldest}-0`)
+      // A Queue object of somebody else's sets BullMQ's default of 10,000 again, which a burst would exceed.
+      await redis.hset(`${prefix}:${queue}:meta`, 'opts.maxLenEvents', 1_000_000)
+    },
+
+    async failedReasons(ids) {
+      const pipeline = redis.pipeline()
+      for (const id of ids) pipeline.hget(`${prefix}:${queue}:${id}`, 'failedReason')
+      const replies = (await pipeline.exec()) ?? []
+      return new Map(ids.map((id, index) => [id, (replies[index]?.[1] as string | null) ?? '']))
+    },
+
+    close() {
+      blocking?.disconnect()
+    },
+  }
+
+  async function info(field: string): Promise<string | null> {
+    if ((await redis.exists(stream)) === 0) return null
+    const pairs = (await redis.xinfo('STREAM', stream)) as unknown[]
+    const at = pairs.indexOf(field)
+    return at < 0 ? null : (pairs[at + 1] as string)
+  }
+}
+
+function toEntry(id: string, pairs: string[]): ResultEntry {
+  const fields: Record<string, string> = {}
+  for (let at = 0; at + 1 < pairs.length; at += 2) fields[pairs[at] ?? ''] = pairs[at + 1] ?? ''
+  return { id, event: fields['event'] ?? '', jobId: fields['jobId'] ?? '', fields }
+}
+
+/** Orders stream ids: negative when `a` comes before `b`. */
+export function compareIds(a: string, b: string): number {
+  const [aMs = 0, aN = 0] = a.split('-').map(Number)
+  const [bMs = 0, bN = 0] = b.split('-').map(Number)
+  return aMs - bMs || aN - bN
+}
+
+/** When an entry was written, in milliseconds since the epoch by Redis's clock. */
+export function timeOf(id: string): number {
+  return Number(id.split('-')[0])
+}

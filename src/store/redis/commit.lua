@@ -1,0 +1,92 @@
+-- Writes changes of jobs, all of them or none, with the cursor of the source that told them (invariant 5).
+--
+-- KEYS  cursors  due  then for each change: job  journal
+-- ARGV  source ('' without a fence)  from  to  channel prefix
+--       due of an ended job that has a return address
+--       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
+--       due  expire at ('' while it goes on)  journal limit  number of events  events…
+-- Returns {'applied', id…} naming jobs with an event for their return address
+--       | {'fenced', cursor} | {'conflict', id…}
+
+local HEAD = 5
+local FIELDS = 8
+
+local source = ARGV[1]
+if source ~= '' then
+  local cursor = redis.call('HGET', KEYS[1], source) or ''
+  if cursor ~= ARGV[2] then
+    return {'fenced', cursor}
+  end
+end
+
+local conflicts = {'conflict'}
+local at = HEAD
+for key = 3, #KEYS, 2 do
+  if redis.call('HGET', KEYS[key], 'version') ~= ARGV[at + 2] then
+    conflicts[#conflicts + 1] = ARGV[at + 1]
+  end
+  at = at + FIELDS + tonumber(ARGV[at + 8])
+end
+if #conflicts > 1 then
+  return conflicts
+end
+
+-- Whether one of the events is for the return address.
+local function wanted(filter, events)
+  if not filter or filter == '*' then
+    return filter and #events > 0
+  end
+  for _, event in ipairs(events) do
+    if filter:find(',' .. event:match('^{"seq":%d+,"type":"([%w.]+)"') .. ',', 1, true) then
+      return true
+    end
+  end
+  return false
+end
+
+local reply = {'applied'}
+at = HEAD
+for key = 3, #KEYS, 2 do
+  local job, journal = KEYS[key], KEYS[key + 1]
+  local id, version, record, input = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local due, expireAt, limit = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7])
+  local ended = expireAt ~= ''
+  local events = {}
+  for i = 1, tonumber(ARGV[at + 8]) do
+    events[i] = ARGV[at + FIELDS + i]
+    redis.call('RPUSH', journal, events[i])
+  end
+  at = at + FIELDS + #events
+
+  redis.call('HSET', job, 'version', version + 1, 'record', record)
+  if input == '-' then
+    redis.call('HDEL', job, 'input')
+  elseif input ~= '' then
+    redis.call('HSET', job, 'input', input:sub(2))
+  end
+
+  local excess = redis.call('LLEN', journal) - limit
+  if excess > 0 then
+    redis.call('LTRIM', journal, excess, -1)
+    redis.call('HINCRBY', job, 'trimmed', excess)
+  end
+
+  local filter = redis.call('HGET', job, 'filter')
+  if wanted(filter, events) then
+    reply[#reply + 1] = id
+  end
+  -- A return address keeps an ended job due: the watchdog sees to it that the last event is handed over.
+  redis.call('ZADD', KEYS[2], ended and filter and ARGV[5] or due, id)
+  if ended then
+    redis.call('PEXPIREAT', job, expireAt)
+    redis.call('PEXPIREAT', journal, expireAt)
+  end
+  if #events > 0 then
+    redis.call('PUBLISH', ARGV[4] .. id, table.concat(events, '\n'))
+  end
+end
+
+if source ~= '' then
+  redis.call('HSET', KEYS[1], source, ARGV[3])
+end
+return reply

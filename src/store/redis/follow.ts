@@ -1,0 +1,73 @@
+import type { Redis } from 'ioredis'
+import { toEvent } from '../../messages.ts'
+import type { Listener, Unfollow } from '../store.ts'
+import type { Connect } from './connect.ts'
+import type { Keys } from './keys.ts'
+
+/**
+ * Live following over pub/sub: one connection per process, opened with the first follower. Messages are only as
+ * reliable as the connection; whenever it comes back, every listener is told that it may have missed something.
+ */
+export function createFollow(connect: Connect, keys: Keys) {
+  const listeners = new Map<string, Set<Listener>>()
+  let subscriber: Redis | null = null
+
+  return { follow, close }
+
+  async function follow(id: string, listener: Listener): Promise<Unfollow> {
+    const channel = keys.channel(id)
+    const known = listeners.get(channel)
+    if (known) known.add(listener)
+    else listeners.set(channel, new Set([listener]))
+    const unfollow = () => leave(channel, listener)
+    try {
+      // Also when somebody else has subscribed: the answer comes after theirs, so the channel is open by then.
+      await connection().subscribe(channel)
+    } catch (error) {
+      unfollow()
+      throw error
+    }
+    return unfollow
+  }
+
+  function leave(channel: string, listener: Listener): void {
+    const remaining = listeners.get(channel)
+    if (!remaining?.delete(listener) || remaining.size > 0) return
+    listeners.delete(channel)
+    // A failure means that the connection is gone, and its subscriptions with it.
+    connection()
+      .unsubscribe(channel)
+      .catch(() => undefined)
+  }
+
+  function connection(): Redis {
+    if (subscriber) return subscriber
+    const redis = connect('subscriber')
+    let wasReady = false
+    redis.on('message', (channel: string, message: string) => {
+      const events = message.split('\n').map(toEvent)
+      for (const listener of listeners.get(channel) ?? []) listener.events(events)
+    })
+    redis.on('ready', () => {
+      if (wasReady) resubscribe(redis)
+      wasReady = true
+    })
+    subscriber = redis
+    return redis
+  }
+
+  function resubscribe(redis: Redis): void {
+    const channels = [...listeners.keys()]
+    if (channels.length === 0) return
+    const interrupt = () => {
+      for (const channel of channels)
+        for (const listener of listeners.get(channel) ?? []) listener.interrupted()
+    }
+    // When the connection breaks again, its next 'ready' comes here again.
+    redis.subscribe(...channels).then(interrupt, () => undefined)
+  }
+
+  async function close(): Promise<void> {
+    subscriber?.disconnect()
+  }
+}

@@ -1,0 +1,36 @@
+import { createHash } from 'node:crypto'
+import type { Callback } from '../store.ts'
+
+/** The names of everything that Quartet keeps in Redis. The braces put it all in one slot of a cluster. */
+export function createKeys(prefix = '{quartet}:') {
+  return {
+    /** hash: record, version, input, trimmed; with a return address callback, filter, delivered, delivering, generation */
+    job: (id: string) => `${prefix}job:${id}`,
+    /** list: the envelopes; the first one's seq is `trimmed` + 1 */
+    journal: (id: string) => `${prefix}journal:${id}`,
+    /** pub/sub channel: envelopes, one a line */
+    channel: (id: string) => `${prefix}live:${id}`,
+    /** sorted set: job ids by when they are to be looked at */
+    due: `${prefix}due`,
+    /** hash: source → how far it has been applied */
+    cursors: `${prefix}cursors`,
+    /** sorted set, all scores 0: ids are UUIDv7, so their order is that of creation */
+    list: (tenant: string) => `${prefix}jobs:${tenant}`,
+    /** string: job id and fingerprint */
+    idempotency: (tenant: string, key: string) =>
+      `${prefix}idempotency:${tenant}:${createHash('sha256').update(key).digest('base64url')}`,
+    /** string: the owner's name */
+    lease: (source: string) => `${prefix}lease:${source}`,
+  }
+}
+
+export type Keys = ReturnType<typeof createKeys>
+
+const terminal = ',job.completed,job.failed,job.canceled,job.expired,'
+
+/** Which events are for the return address, as the scripts read it: `*`, or the types between commas. */
+export function filterOf(callback: Callback | null): string {
+  if (!callback) return ''
+  if (!callback.events) return terminal
+  return callback.events.includes('*') ? '*' : `,${callback.events.join(',')},`
+}

@@ -1,0 +1,198 @@
+import { toEvent, isTerminal, type JobRecord } from '../../messages.ts'
+import type { Accepted, Applied, Callback, Change, Delivery, Store, Stored } from '../store.ts'
+import type { Connect } from './connect.ts'
+import { checkRedis } from './check.ts'
+import { createFollow } from './follow.ts'
+import { createKeys, filterOf } from './keys.ts'
+import { createViews } from './views.ts'
+import { defineScript } from './scripts.ts'
+
+/** Bytes of journal text that one read brings, about. */
+const PAGE_BYTES = 1_048_576
+/** How long an unfinished job is left alone after an event before the watchdog looks at it. */
+const WATCH_MS = 30_000
+/** When the watchdog checks that an ended job's last event was handed over to its return address. */
+const CALLBACK_CHECK_MS = 10_000
+/** Keys of a finished job go by the watchdog; this is how much later Redis drops them if there is no watchdog. */
+const EXPIRY_SLACK_MS = 3 * 86_400_000
+
+/**
+ * The store in Redis: a hash and a list per job, a sorted set of due times, one per tenant for listing, a hash of
+ * cursors, a string per idempotency key, a channel per job. All in the hash slot `{quartet}`.
+ *
+ * @param redis the connection for commands; BullMQ's producers share it, which keeps their order
+ */
+export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): Store {
+  const keys = createKeys()
+  const follow = createFollow(connect, keys)
+  const views = createViews(redis, keys)
+  const accept = defineScript<string[]>(redis, 'accept')
+  const withdraw = defineScript<number>(redis, 'withdraw')
+  const commit = defineScript<string[]>(redis, 'commit')
+  const read = defineScript<[number, number, ...string[]] | null>(redis, 'read')
+  const overdue = defineScript<string[]>(redis, 'overdue')
+  const lease = defineScript<number>(redis, 'lease')
+  const release = defineScript<number>(redis, 'release')
+  const setCallback = defineScript<number>(redis, 'set-callback')
+  const nextDelivery = defineScript<[number, number]>(redis, 'next-delivery')
+
+  return {
+    async accept({ record, event, input, callback, idempotency }): Promise<Accepted> {
+      const { id, tenant } = record
+      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
+      const args = [
+        id,
+        JSON.stringify(record),
+        event,
+        input,
+        dueOf(record),
+        filterOf(callback),
+        JSON.stringify(callback),
+        keys.job(''),
+      ]
+      const [status, owner] = await (idempotency
+        ? accept(
+            [...base, keys.idempotency(tenant, idempotency.key)],
+            [...args, idempotency.fingerprint, idempotency.keepMs],
+          )
+        : accept(base, args))
+      return owner === undefined
+        ? { status: 'accepted' }
+        : { status: status as 'duplicate' | 'mismatch', id: owner }
+    },
+
+    async withdraw(tenant, id, idempotencyKey) {
+      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
+      await withdraw(idempotencyKey === null ? base : [...base, keys.idempotency(tenant, idempotencyKey)], [
+        id,
+      ])
+    },
+
+    async load(ids) {
+      const pipeline = redis.pipeline()
+      for (const id of ids) pipeline.hmget(keys.job(id), 'record', 'version', 'input')
+      const replies = (await pipeline.exec()) ?? []
+      return replies.map(([error, reply]) => {
+        if (error) throw error
+        return toStored(reply as (string | null)[])
+      })
+    },
+
+    async apply(fence, changes): Promise<Applied> {
+      const head = [fence?.source ?? '', fence?.from ?? '', fence?.to ?? '', keys.channel('')]
+      const [status, ...rest] = await commit(
+        [
+          keys.cursors,
+          keys.due,
+          ...changes.flatMap(({ record: { id } }) => [keys.job(id), keys.journal(id)]),
+        ],
+        [...head, Date.now() + CALLBACK_CHECK_MS, ...changes.flatMap(changeArgs)],
+      )
+      if (status === 'fenced') return { status, cursor: rest[0] || null }
+      if (status === 'conflict') return { status, ids: rest }
+      return { status: 'applied', callbacks: rest }
+    },
+
+    async cursor(source) {
+      return redis.hget(keys.cursors, source)
+    },
+
+    get: views.get,
+    list: views.list,
+
+    async read(id, after, limit) {
+      const reply = await read([keys.job(id), keys.journal(id)], [after, limit, PAGE_BYTES])
+      if (!reply) return null
+      const [trimmed, more, ...events] = reply
+      return { trimmed, more: more === 1, events: events.map(toEvent) }
+    },
+
+    follow: follow.follow,
+
+    async overdue(now, limit, claimMs) {
+      return overdue([keys.due], [now, limit, now + claimMs])
+    },
+
+    async postpone(id, due) {
+      await redis.zadd(keys.due, 'XX', due, id)
+    },
+
+    async suspectAll(now) {
+      let cursor = '0'
+      do {
+        const [next, found] = await redis.zscan(keys.due, cursor, 'COUNT', 1_000)
+        const ids = found.filter((_, index) => index % 2 === 0)
+        if (ids.length > 0) await redis.zadd(keys.due, 'XX', 'LT', ...ids.flatMap((id) => [now, id]))
+        cursor = next
+      } while (cursor !== '0')
+    },
+
+    async forget(tenant, id) {
+      await redis
+        .multi()
+        .del(keys.job(id), keys.journal(id))
+        .zrem(keys.due, id)
+        .zrem(keys.list(tenant), id)
+        .exec()
+    },
+
+    async lease(source, owner, ttlMs) {
+      return (await lease([keys.lease(source)], [owner, ttlMs])) === 1
+    },
+
+    async release(source, owner) {
+      await release([keys.lease(source)], [owner])
+    },
+
+    async setCallback(id, callback, after) {
+      return (await setCallback([keys.job(id)], [JSON.stringify(callback), filterOf(callback), after])) === 1
+    },
+
+    async callback(id) {
+      const fields = await redis.hmget(keys.job(id), 'callback', 'delivering', 'generation')
+      const [callback, delivering, generation] = fields
+      if (!callback) return null
+      const pending = delivering ? { seq: Number(delivering), generation: Number(generation) } : null
+      return { callback: JSON.parse(callback) as Callback, pending }
+    },
+
+    async nextDelivery(id, settled): Promise<Delivery | null> {
+      const args = [settled?.seq ?? 0, settled?.generation ?? 0]
+      const [seq, generation] = await nextDelivery([keys.job(id), keys.journal(id)], args)
+      return seq === 0 ? null : { seq, generation }
+    },
+
+    check: () => checkRedis(redis),
+
+    async close() {
+      await follow.close()
+    },
+  }
+}
+
+function changeArgs({ version, record, events, input }: Change): (string | number)[] {
+  const inputOperation = input === undefined ? '' : input === null ? '-' : `=${input}`
+  const expireAt = record.expiresAt === null ? '' : record.expiresAt + EXPIRY_SLACK_MS
+  return [
+    record.id,
+    version,
+    JSON.stringify(record),
+    inputOperation,
+    dueOf(record),
+    expireAt,
+    record.journalLimit,
+    events.length,
+    ...events,
+  ]
+}
+
+/** An ended job is due when its retention is over, one in its queue some time after its last event or its deadline. */
+function dueOf(record: JobRecord): number {
+  if (isTerminal(record.status)) return record.expiresAt ?? record.updatedAt
+  return Math.min(Math.max(record.updatedAt, record.notBefore) + WATCH_MS, record.deadlineAt)
+}
+
+function toStored([record, version, input]: (string | null)[]): Stored | null {
+  if (!record || !version) return null
+  return { record: JSON.parse(record) as JobRecord, version: Number(version), input: input ?? null }
+}

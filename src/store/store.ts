@@ -1,0 +1,185 @@
+import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
+
+/**
+ * The message store: every job's record and journal, and what the gateway must remember to keep its promises.
+ * One narrow port; Redis is the first adapter (redis/). test/store-contract.ts holds every adapter to what is said here.
+ *
+ * All methods reject with the driver's error when the store is away; nothing is retried here and nothing is half done:
+ * each method is one atomic step. Times are milliseconds since the epoch.
+ */
+export interface Store {
+  /**
+   * Takes a new job in: its record, its first event and the input of its first step.
+   * Repeating it with the same id changes nothing. With an idempotency key that is taken, nothing is stored.
+   */
+  accept(job: NewJob): Promise<Accepted>
+
+  /** Takes back a job that was accepted but could not be enqueued, with its key. Once it has moved on, it stays. */
+  withdraw(tenant: string, id: string, idempotencyKey: string | null): Promise<void>
+
+  /** The records of jobs, null for those not (or no longer) here, in the order asked for. */
+  load(ids: readonly string[]): Promise<(Stored | null)[]>
+
+  /**
+   * Applies what a source told: all changes and the source's cursor, or nothing.
+   * `fenced`: the cursor is not at `from`, somebody else has applied this already. `conflict`: these jobs have changed
+   * since they were loaded; load them again. `applied` names the jobs that have an event for their return address.
+   */
+  apply(fence: Fence | null, changes: readonly Change[]): Promise<Applied>
+
+  /** Where a source has been applied up to; `null` before its first. */
+  cursor(source: string): Promise<string | null>
+
+  /** The job as text, its record and seq; null if it is not here or belongs to another tenant. */
+  get(tenant: string, id: string): Promise<JobView | null>
+
+  /**
+   * A page of the journal after `after`, at most `limit` events and about 1 MiB of text. `null` if the job is not here.
+   * `trimmed`: the seq up to which the journal was cut; events start behind the larger of the two. `more`: there were
+   * further events at the moment of reading.
+   */
+  read(id: string, after: number, limit: number): Promise<JournalPage | null>
+
+  /** Calls `listener` with each batch of events that is applied from now on (resolves once that holds). */
+  follow(id: string, listener: Listener): Promise<Unfollow>
+
+  /** The tenant's jobs, newest first. */
+  list(tenant: string, filter: ListFilter, page: PageRequest): Promise<JobList>
+
+  /** Up to `limit` jobs whose due time has passed; they are not named again for `claimMs`. */
+  overdue(now: number, limit: number, claimMs: number): Promise<string[]>
+
+  /** Sets when a job is to be looked at again. */
+  postpone(id: string, due: number): Promise<void>
+
+  /** Makes every unfinished job due now: a source has lost some of what it told. */
+  suspectAll(now: number): Promise<void>
+
+  /** Deletes a finished job and everything of it. */
+  forget(tenant: string, id: string): Promise<void>
+
+  /** Takes or keeps the exclusive duty for a source for `ttlMs`. Only saves double work: the cursor is what is safe. */
+  lease(source: string, owner: string, ttlMs: number): Promise<boolean>
+  release(source: string, owner: string): Promise<void>
+
+  /** Sets or changes the return address. Events up to `after` are taken as delivered. False: no such job. */
+  setCallback(id: string, callback: Callback, after: number): Promise<boolean>
+
+  /** The return address and what is being delivered to it now; null without one. */
+  callback(id: string): Promise<CallbackState | null>
+
+  /**
+   * Says that a delivery is settled (delivered, or given up), and picks the next event for the return address.
+   * One event at a time is under way, in the order of seq. Resolves to that delivery, or null when none is due.
+   */
+  nextDelivery(id: string, settled: Delivery | null): Promise<Delivery | null>
+
+  /** Resolves when the store answers and is fit to keep promises; rejects with an Error that says what is wrong. */
+  check(): Promise<void>
+
+  close(): Promise<void>
+}
+
+export interface NewJob {
+  readonly record: JobRecord
+  /** `job.queued`, seq 1. */
+  readonly event: string
+  /** JSON text: what the first step is given. */
+  readonly input: string
+  readonly callback: Callback | null
+  readonly idempotency: Idempotency | null
+}
+
+export interface Idempotency {
+  readonly key: string
+  /** A digest of the request's body: what "the same request" means. */
+  readonly fingerprint: string
+  readonly keepMs: number
+}
+
+export type Accepted =
+  | { readonly status: 'accepted' }
+  | { readonly status: 'duplicate'; readonly id: string }
+  | { readonly status: 'mismatch'; readonly id: string }
+
+export interface Stored {
+  readonly record: JobRecord
+  /** Grows with every change, also with those that have no event. */
+  readonly version: number
+  /** JSON text of what the current step is to be given, until a worker has started on it. */
+  readonly input: string | null
+}
+
+export interface Change {
+  /** The version that `record` was computed from. */
+  readonly version: number
+  readonly record: JobRecord
+  /** Envelopes; the last one's seq is the record's. */
+  readonly events: readonly string[]
+  /** Replaces the stored input, or with null drops it; without it, it stays. */
+  readonly input?: string | null
+}
+
+export interface Fence {
+  readonly source: string
+  /** The cursor that the changes were computed from. */
+  readonly from: string | null
+  readonly to: string
+}
+
+export type Applied =
+  | { readonly status: 'applied'; readonly callbacks: readonly string[] }
+  | { readonly status: 'fenced'; readonly cursor: string | null }
+  | { readonly status: 'conflict'; readonly ids: readonly string[] }
+
+export interface JobView {
+  readonly record: JobRecord
+  /** The job object of the protocol, as JSON text; for an ended job the very bytes of its terminal event. */
+  readonly text: string
+}
+
+export interface JournalPage {
+  readonly events: readonly JobEvent[]
+  readonly trimmed: number
+  readonly more: boolean
+}
+
+export interface Listener {
+  events(events: readonly JobEvent[]): void
+  /** Something may have been missed: read the journal again. */
+  interrupted(): void
+}
+export type Unfollow = () => void
+
+export interface ListFilter {
+  readonly status?: JobStatus
+  readonly type?: string
+}
+
+export interface PageRequest {
+  readonly limit: number
+  /** From a previous page's `next`; opaque. */
+  readonly after: string | null
+}
+
+export interface JobList {
+  readonly jobs: readonly JobView[]
+  readonly next: string | null
+}
+
+export interface Callback {
+  readonly url: string
+  /** Event types, `['*']` for all, or null for the terminal one only. */
+  readonly events: readonly string[] | null
+}
+
+export interface Delivery {
+  readonly seq: number
+  /** Counts the changes of the return address: a delivery of an older one is void. */
+  readonly generation: number
+}
+
+export interface CallbackState {
+  readonly callback: Callback
+  readonly pending: Delivery | null
+}

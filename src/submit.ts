@@ -1,0 +1,187 @@
+import { createHash } from 'node:crypto'
+import { v7 as uuidv7 } from 'uuid'
+import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
+import { Problem, type Violation } from './errors.ts'
+import { eventText, jobText } from './job.ts'
+import { jobRequestSchema, type JobRecord, type JobRequest } from './messages.ts'
+import type { Queues } from './queues.ts'
+import type { JobView, NewJob, Store } from './store/store.ts'
+
+const IDEMPOTENCY_KEEP_MS = 86_400_000
+
+export interface SubmitParts {
+  readonly store: Store
+  readonly queues: Queues
+  readonly catalog: Catalog
+  readonly judgeCallback: JudgeCallback
+}
+
+/** Why a `callback_url` cannot be used, null if it can. */
+export type JudgeCallback = (url: string) => Promise<string | null>
+
+export interface Submitted {
+  readonly job: JobView
+  /** An earlier request with the same idempotency key and body made this job. */
+  readonly replayed: boolean
+}
+
+/**
+ * Accepts a job: validates the request, stores the job and puts it into its first queue. When it resolves, the job is
+ * a promise (invariant 1).
+ *
+ * @param body the parsed JSON of the request
+ * @param idempotencyKey as the client sent it
+ * @throws Problem `invalid` with every violation, `malformed_request`, `idempotency_mismatch`; the driver's error when
+ *   the store is away
+ */
+export type Submit = (tenant: string, body: unknown, idempotencyKey: string | null) => Promise<Submitted>
+
+export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitParts): Submit {
+  const validate = createAjv().compile<JobRequest>(jobRequestSchema)
+
+  return async (tenant, body, idempotencyKey) => {
+    if (idempotencyKey !== null && !/^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) {
+      throw new Problem(
+        'malformed_request',
+        'Expected an Idempotency-Key of 1 to 255 printable ASCII characters',
+      )
+    }
+    const { request, type } = await check(body)
+    const job = toNewJob(tenant, request, type, idempotencyKey)
+    return idempotencyKey === null ? acceptAtOnce(job) : acceptOnce(job)
+  }
+
+  /** Every violation is reported, those of the envelope, of the input and of the return address together. */
+  async function check(body: unknown): Promise<{ request: JobRequest; type: JobType }> {
+    const violations: Violation[] = validate(body) ? [] : toViolations(validate.errors ?? [])
+    const {
+      type: name,
+      input = null,
+      callback_url: url,
+      delay_ms,
+      deadline_ms,
+    } = (body ?? {}) as Partial<JobRequest>
+    const type = typeof name === 'string' ? catalog.types.get(name) : undefined
+    if (type) {
+      violations.push(
+        ...type.violations(input).map(({ path, message }) => ({ path: `/input${path}`, message })),
+      )
+    } else if (typeof name === 'string') {
+      violations.push({ path: '/type', message: `must be one of ${[...catalog.types.keys()].join(', ')}` })
+    }
+    if (violations.length === 0 && deadline_ms !== undefined && deadline_ms <= (delay_ms ?? 0)) {
+      violations.push({ path: '/deadline_ms', message: 'must be longer than delay_ms' })
+    }
+    if (typeof url === 'string') {
+      const reason = await judgeCallback(url)
+      if (reason !== null) violations.push({ path: '/callback_url', message: reason })
+    }
+    if (violations.length > 0 || !type)
+      throw new Problem('invalid', summaryOf(violations), { errors: violations })
+    return { request: body as JobRequest, type }
+  }
+
+  /** Both writes in one round trip, on one connection, so Redis sees the record first. */
+  async function acceptAtOnce(job: NewJob): Promise<Submitted> {
+    const [accepted, enqueued] = await Promise.allSettled([
+      store.accept(job),
+      queues.enqueue(job.record, job.input),
+    ])
+    if (accepted.status === 'rejected') await undo(job, accepted.reason)
+    if (enqueued.status === 'rejected') await undo(job, enqueued.reason)
+    return { job: viewOf(job), replayed: false }
+  }
+
+  /** The key's answer comes first: a second request with it must not put a second job into the queue. */
+  async function acceptOnce(job: NewJob): Promise<Submitted> {
+    const accepted = await store.accept(job)
+    if (accepted.status === 'mismatch') {
+      throw new Problem(
+        'idempotency_mismatch',
+        `The key belongs to job ${accepted.id}, made by another request`,
+      )
+    }
+    if (accepted.status === 'duplicate') return replay(job.record.tenant, accepted.id)
+    await queues.enqueue(job.record, job.input).catch((error: unknown) => undo(job, error))
+    return { job: viewOf(job), replayed: false }
+  }
+
+  /** The first job again; if its request was cut off before the queue had it, this one finishes that. */
+  async function replay(tenant: string, id: string): Promise<Submitted> {
+    const [[stored], job] = await Promise.all([store.load([id]), store.get(tenant, id)])
+    if (!stored || !job) throw new Problem('not_found', `Job ${id} has just been removed; try again`)
+    if (stored.record.seq === 1 && stored.input !== null) await queues.enqueue(stored.record, stored.input)
+    return { job, replayed: true }
+  }
+
+  /** Nobody was promised this job. What cannot be undone now is complete or is completed by the watchdog. */
+  async function undo({ record, idempotency }: NewJob, error: unknown): Promise<never> {
+    await Promise.allSettled([
+      store.withdraw(record.tenant, record.id, idempotency?.key ?? null),
+      queues.remove(record.route[0] ?? '', record.id),
+    ])
+    throw error
+  }
+}
+
+function summaryOf([first, ...others]: readonly Violation[]): string {
+  const more = others.length > 0 ? ` (and ${others.length} more)` : ''
+  return `${first?.path || 'the body'} ${first?.message}${more}`
+}
+
+function viewOf({ record }: NewJob): JobView {
+  return { record, text: jobText(record) }
+}
+
+function toNewJob(tenant: string, request: JobRequest, type: JobType, idempotencyKey: string | null): NewJob {
+  const now = Date.now()
+  const delayMs = request.delay_ms ?? 0
+  const record: JobRecord = {
+    id: uuidv7(),
+    tenant,
+    type: type.name,
+    route: type.steps.map(({ queue }) => queue),
+    status: 'queued',
+    step: 0,
+    attempt: 0,
+    active: false,
+    ending: null,
+    progress: null,
+    error: null,
+    seq: 1,
+    metadata: request.metadata ?? {},
+    priority: request.priority ?? 0,
+    createdAt: now,
+    notBefore: now + delayMs,
+    startedAt: null,
+    updatedAt: now,
+    finishedAt: null,
+    expiresAt: null,
+    deadlineAt: now + (request.deadline_ms ?? delayMs + type.deadlineMs),
+    retentionMs: type.retentionMs,
+    journalLimit: type.journalLimit,
+  }
+  const { callback_url: url, callback_events: events = null } = request
+  return {
+    record,
+    event: eventText(record, 'job.queued', jobText(record)),
+    input: serialize(request.input ?? null),
+    callback: url === undefined ? null : { url, events },
+    idempotency: idempotencyKey === null ? null : toIdempotency(idempotencyKey, request),
+  }
+}
+
+/** JSON.parse reads deeper nesting than JSON.stringify writes. */
+function serialize(input: unknown): string {
+  try {
+    return JSON.stringify(input)
+  } catch (cause) {
+    const errors = [{ path: '/input', message: 'is nested too deeply' }]
+    throw new Problem('invalid', summaryOf(errors), { errors, cause })
+  }
+}
+
+function toIdempotency(key: string, request: JobRequest): NonNullable<NewJob['idempotency']> {
+  const fingerprint = createHash('sha256').update(JSON.stringify(request)).digest('base64url')
+  return { key, fingerprint, keepMs: IDEMPOTENCY_KEEP_MS }
+}

@@ -1,0 +1,122 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Outcome } from './advance.ts'
+import { append } from './append.ts'
+import { endEarly, type CancelParts } from './cancel.ts'
+import { isCollected } from './collect.ts'
+import type { HandOver } from './follow-up.ts'
+import { isTerminal, type JobRecord } from './messages.ts'
+import type { QueueTruth } from './queues.ts'
+import type { ResultQueue } from './result-queue.ts'
+import type { Stored } from './store/store.ts'
+
+const TICK_MS = 1_000
+const BATCH = 100
+/** How long one look at a job may take before another node may look too. */
+const CLAIM_MS = 15_000
+const CATCH_UP_MS = 3_000
+const SHORT_MS = 2_000
+const LONGEST_MS = 600_000
+
+export interface WatchdogParts extends CancelParts {
+  readonly resultsOf: (queue: string) => ResultQueue
+  readonly handOver: HandOver
+  readonly log: FastifyBaseLogger
+}
+
+/**
+ * The one repair mechanism. Every job has a due time that each of its events moves on; past it, the record is compared
+ * with BullMQ's truth, and what a crash swallowed is done again (invariant 1). Any number of nodes may watch.
+ */
+export async function watch(parts: WatchdogParts, signal: AbortSignal): Promise<void> {
+  const { store, log } = parts
+  while (!signal.aborted) {
+    let found = 0
+    try {
+      const ids = await store.overdue(Date.now(), BATCH, CLAIM_MS)
+      found = ids.length
+      const jobs = found > 0 ? await store.load(ids) : []
+      await Promise.all(ids.map((id, index) => look(parts, id, jobs[index] ?? null)))
+    } catch (err) {
+      if (!signal.aborted) log.warn({ err }, 'the watchdog cannot see')
+    }
+    if (found < BATCH) await delay(TICK_MS, undefined, { signal }).catch(() => undefined)
+  }
+}
+
+async function look(parts: WatchdogParts, id: string, job: Stored | null): Promise<void> {
+  const { store, log } = parts
+  try {
+    if (!job) return await store.forget('', id)
+    if (isTerminal(job.record.status)) return await settle(parts, job.record)
+    await reconcile(parts, job)
+  } catch (err) {
+    log.warn({ err, job_id: id }, 'a job could not be checked; it stays due')
+  }
+}
+
+/** An ended job: its return address has heard of it, or will; then its time comes to be forgotten. */
+async function settle({ store, handOver }: WatchdogParts, record: JobRecord): Promise<void> {
+  await handOver(record.id)
+  const expiresAt = record.expiresAt ?? record.updatedAt
+  const isDelivering = (await store.callback(record.id))?.pending
+  if (isDelivering) return store.postpone(record.id, Date.now() + patience(record))
+  if (Date.now() >= expiresAt) return store.forget(record.tenant, record.id)
+  return store.postpone(record.id, expiresAt)
+}
+
+/** Compares an unfinished job with what BullMQ says of it, and repairs the difference. */
+async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
+  const { store, queues, resultsOf, handOver, log } = parts
+  const { record } = job
+  const { id } = record
+  const queue = record.route[record.step] ?? ''
+  const truth = await queues.truth(queue, id)
+  const newest = await resultsOf(queue).newest()
+  // Only once everything that led to this truth is in the journal can a difference be a fault.
+  if (!(await isCollected(store, queue, newest, CATCH_UP_MS)))
+    return store.postpone(id, Date.now() + SHORT_MS)
+  const [now] = await store.load([id])
+  if (now?.version !== job.version) return
+
+  await handOver(id)
+  const verdict = judge(job, truth, queue)
+  if (verdict !== 'healthy' && verdict !== 'end')
+    log.warn({ job_id: id, queue, truth, verdict }, 'repairing a job')
+  if (verdict === 'enqueue') {
+    await queues.enqueue(record, job.input ?? 'null')
+  } else if (verdict === 'end') {
+    await endEarly(parts, id, record.ending ?? 'expired', { force: Date.now() >= record.deadlineAt })
+  } else if (verdict !== 'healthy') {
+    await append(parts, id, ({ version }) => (version === job.version ? verdict : null))
+    return
+  }
+  const next = Math.max(Date.now() + SHORT_MS, Math.min(Date.now() + patience(record), record.deadlineAt))
+  await store.postpone(id, next)
+}
+
+function judge(
+  { record, input }: Stored,
+  truth: QueueTruth,
+  queue: string,
+): Outcome | 'enqueue' | 'end' | 'healthy' {
+  switch (truth.state) {
+    case 'completed':
+      return { kind: 'completed', queue, result: truth.result ?? 'null' }
+    case 'failed':
+      return { kind: 'failed', queue, reason: truth.failedReason ?? '' }
+    case 'unknown':
+      if (record.ending) return { kind: 'ended', ending: record.ending }
+      if (Date.now() >= record.deadlineAt) return 'end'
+      if (input !== null) return 'enqueue'
+      return { kind: 'lost', detail: `The queue ${queue} no longer has the job, and never told how it ended` }
+    default:
+      if (Date.now() >= record.deadlineAt) return 'end'
+      return record.ending && record.status !== 'canceling' ? 'end' : 'healthy'
+  }
+}
+
+/** The longer nothing has happened, the more rarely it is looked at. */
+function patience({ updatedAt }: JobRecord): number {
+  return Math.min(Math.max(Date.now() - updatedAt, 15_000), LONGEST_MS)
+}

@@ -1,0 +1,155 @@
+import t from 'tap'
+import { ConfigError, readConfig, roles, variables } from '../src/config.ts'
+import { generateSecret } from '../src/deliver/signature.ts'
+
+t.test('an empty environment gives the defaults', async (t) => {
+  t.same(readConfig({}), {
+    port: 3000,
+    host: '127.0.0.1',
+    redisUrl: null,
+    catalogPath: 'quartet.config.json',
+    roles: new Set(roles),
+    bullmqPrefix: 'bull',
+    webhookSecrets: null,
+    callbackAllow: [],
+    allowAnonymous: false,
+    logLevel: 'info',
+  })
+})
+
+t.test('every variable is read', async (t) => {
+  const secrets = `${generateSecret()}, ${generateSecret()}`
+  const config = readConfig({
+    PORT: '0',
+    HOST: '::',
+    REDIS_URL: 'rediss://user:secret@redis.internal:6380/1',
+    QUARTET_CONFIG: '/etc/quartet.json',
+    QUARTET_ROLES: 'http, collect',
+    QUARTET_BULLMQ_PREFIX: '{jobs}',
+    QUARTET_WEBHOOK_SECRET: secrets,
+    QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
+    QUARTET_ALLOW_ANONYMOUS: 'true',
+    LOG_LEVEL: 'silent',
+  })
+  t.same(config, {
+    port: 0,
+    host: '::',
+    redisUrl: 'rediss://user:secret@redis.internal:6380/1',
+    catalogPath: '/etc/quartet.json',
+    roles: new Set(['http', 'collect']),
+    bullmqPrefix: '{jobs}',
+    webhookSecrets: secrets,
+    callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
+    allowAnonymous: true,
+    logLevel: 'silent',
+  })
+})
+
+t.test('an empty variable counts as unset', async (t) => {
+  const empty = Object.fromEntries(variables.map(({ name }) => [name, '']))
+  t.same(readConfig({ ...empty, QUARTET_UNKNOWN: '' }), readConfig({}))
+})
+
+t.test('what is not its own is ignored', async (t) => {
+  t.same(readConfig({ HOSTNAME: 'x', REDIS: 'x', quartet_roles: 'x' }), readConfig({}))
+})
+
+t.test('the configuration is frozen', async (t) => {
+  const config = readConfig({ QUARTET_CALLBACK_ALLOW: '::1' })
+  t.ok(Object.isFrozen(config))
+  t.ok(Object.isFrozen(config.callbackAllow))
+})
+
+t.test('Redis may be reached over TCP, TLS or a unix socket', async (t) => {
+  for (const url of ['redis://127.0.0.1:6379', 'rediss://redis', 'unix:///run/redis/redis.sock']) {
+    t.equal(readConfig({ REDIS_URL: url }).redisUrl, url)
+  }
+})
+
+t.test('loopback addresses need no API keys', async (t) => {
+  for (const host of ['localhost', '127.0.0.1', '127.1.2.3', '::1', '::ffff:127.0.0.1']) {
+    t.equal(readConfig({ HOST: host }).host, host)
+  }
+})
+
+t.test('any other address is refused while anyone may submit', async (t) => {
+  for (const host of ['0.0.0.0', '::', '192.168.1.1', 'gateway.internal', '127.0.0.1.example.com']) {
+    t.throws(
+      () => readConfig({ HOST: host }),
+      new ConfigError(
+        `HOST: Expected a loopback address while no API keys are configured, got ${host}; ` +
+          'QUARTET_ALLOW_ANONYMOUS=1 lifts this',
+      ),
+    )
+    t.equal(readConfig({ HOST: host, QUARTET_ALLOW_ANONYMOUS: '1' }).host, host)
+    t.equal(readConfig({ HOST: host, QUARTET_ROLES: 'workers' }).host, host, 'nothing listens')
+  }
+})
+
+t.test('the message names the variable, what was expected and what was found', async (t) => {
+  const roleNames = 'http, collect, callbacks or workers'
+  const messages: readonly [NodeJS.ProcessEnv, string][] = [
+    [{ PORT: 'abc' }, 'PORT: Expected an integer from 0 to 65535, got "abc"'],
+    [{ PORT: '65536' }, 'PORT: Expected an integer from 0 to 65535, got "65536"'],
+    [{ PORT: '-1' }, 'PORT: Expected an integer from 0 to 65535, got "-1"'],
+    [{ PORT: '1e3' }, 'PORT: Expected an integer from 0 to 65535, got "1e3"'],
+    [{ QUARTET_ROLES: 'http,worker' }, `QUARTET_ROLES: Expected ${roleNames}, got "worker"`],
+    [{ QUARTET_ROLES: 'http,' }, `QUARTET_ROLES: Expected ${roleNames}, got ""`],
+    [{ QUARTET_ROLES: ' ' }, `QUARTET_ROLES: Expected ${roleNames}, got ""`],
+    [{ QUARTET_BULLMQ_PREFIX: 'a b' }, 'QUARTET_BULLMQ_PREFIX: Expected a prefix without spaces, got "a b"'],
+    [{ QUARTET_ALLOW_ANONYMOUS: 'yes' }, 'QUARTET_ALLOW_ANONYMOUS: Expected 1, true, 0 or false, got "yes"'],
+    [
+      { LOG_LEVEL: 'loud' },
+      'LOG_LEVEL: Expected fatal, error, warn, info, debug, trace or silent, got "loud"',
+    ],
+  ]
+  for (const [env, message] of messages) t.throws(() => readConfig(env), new ConfigError(message))
+})
+
+t.test('a callback address must be an IP or a CIDR', async (t) => {
+  for (const text of ['internal', '10.0.0.0/33', '10.0/8', '10.0.0.1/x', '127.1', '127.0.0.1,', '1/2/3']) {
+    t.match(failure({ QUARTET_CALLBACK_ALLOW: text }).message, /^QUARTET_CALLBACK_ALLOW: Expected IP addr/)
+  }
+})
+
+t.test('a wrong Redis URL is refused without showing its password', async (t) => {
+  const urls = [
+    'http://:hunter2@redis',
+    'default:hunter2@redis',
+    'hunter2',
+    'unix://hunter2',
+    'redis:///hunter2',
+  ]
+  for (const url of urls) {
+    const error = failure({ REDIS_URL: url })
+    t.match(error.message, /^REDIS_URL: Expected redis:\/\/host, rediss:\/\/host or unix:\/\/\/path, got /)
+    t.notMatch(error.message, 'hunter2')
+  }
+})
+
+t.test('a bad webhook secret stops the start and is not shown', async (t) => {
+  const error = failure({ QUARTET_WEBHOOK_SECRET: `${generateSecret()},hunter2` })
+  t.match(error.message, /^QUARTET_WEBHOOK_SECRET: Expected .* as secret 2, got another prefix$/)
+})
+
+t.test('an unknown QUARTET_ variable is taken for a typo', async (t) => {
+  const { message } = failure({ QUARTET_ROLE: 'http' })
+  t.match(message, /^QUARTET_ROLE: Expected one of QUARTET_CONFIG, .*, got an unknown variable$/)
+  for (const { name } of variables) if (name.startsWith('QUARTET_')) t.match(message, name)
+})
+
+t.test('every variable is documented with the default that holds when it is unset', async (t) => {
+  const documented = Object.fromEntries(variables.map((variable) => [variable.name, variable.default]))
+  t.same(readConfig(documented), readConfig({}))
+  for (const { name, meaning } of variables) t.ok(meaning, name)
+})
+
+function failure(env: NodeJS.ProcessEnv): ConfigError {
+  try {
+    readConfig(env)
+  } catch (error) {
+    if (error instanceof ConfigError) return error
+    throw error
+  }
+  throw new Error(`Expected a ConfigError, got a configuration from ${JSON.stringify(env)}`)
+}

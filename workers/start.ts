@@ -1,0 +1,51 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createChatWorker } from './chat.ts'
+import { createCountdownWorker } from './countdown.ts'
+import { createEchoWorker } from './echo.ts'
+import { createInventoryWorker } from './inventory.ts'
+import { createNotificationWorker } from './notification.ts'
+import type { SampleWorkerOptions } from './options.ts'
+import { createPaymentWorker } from './payment.ts'
+import { createShippingWorker } from './shipping.ts'
+
+/** Where the sample workers find their queues, and whom they tell of trouble. */
+export interface StartSampleWorkersOptions extends SampleWorkerOptions {
+  /** Gets what is wrong with a worker itself, such as a lost connection; not a job that fails. Default: logs it. */
+  onError?: (error: Error) => void
+}
+
+/** The running sample workers. */
+export interface SampleWorkers {
+  /**
+   * Takes no new jobs, waits up to 4 s for those in hand, then lets go of them: another worker gets them once
+   * their locks have expired. A connection that was passed in stays open.
+   */
+  close(): Promise<void>
+}
+
+const graceMs = 4_000
+
+/** Starts one worker for every queue that `quartet.config.json` names. */
+export function startSampleWorkers({
+  onError = console.error,
+  ...options
+}: StartSampleWorkersOptions): SampleWorkers {
+  const workers = [
+    createInventoryWorker(options),
+    createPaymentWorker(options),
+    createShippingWorker(options),
+    createNotificationWorker(options),
+    createChatWorker(options),
+    createEchoWorker(options),
+    createCountdownWorker(options),
+  ]
+  for (const worker of workers) worker.on('error', onError)
+
+  return {
+    async close() {
+      const idle = Promise.all(workers.map((worker) => worker.pause()))
+      await Promise.race([idle, sleep(graceMs, undefined, { ref: false })])
+      await Promise.all(workers.map((worker) => worker.close(true)))
+    },
+  }
+}
