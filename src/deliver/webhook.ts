@@ -23,7 +23,7 @@ export interface WebhookParts {
   readonly store: Store
   readonly callbacks: CallbackQueue
   readonly sender: ReturnType<typeof createWebhookSender>
-  /** A connection for the worker; it may wait as long as it takes. */
+  /** The worker's own connection, closed with it; it may wait as long as it takes. */
   readonly connection: Redis
   readonly prefix: string
   readonly log: FastifyBaseLogger
@@ -43,7 +43,12 @@ export function startWebhooks(parts: WebhookParts): { close(): Promise<void> } {
     settings: { backoffStrategy: (attemptsMade, _type, error) => waitBefore(attemptsMade, error) },
   })
   worker.on('error', (err) => log.warn({ err }, 'the callback queue cannot be read'))
-  return { close: () => worker.close() }
+  return {
+    async close() {
+      await worker.close()
+      connection.disconnect()
+    },
+  }
 }
 
 async function deliver(
