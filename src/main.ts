@@ -8,7 +8,7 @@ import { buildApp } from './app.ts'
 import { CatalogError, readCatalog } from './catalog.ts'
 import { ConfigError, readConfig, type Config } from './config.ts'
 import { generateSecret } from './deliver/signature.ts'
-import { startPrivateRedis } from './store/private-redis.ts'
+import { PrivateRedisError, startPrivateRedis } from './store/private-redis.ts'
 import { createConnect } from './store/redis/connect.ts'
 
 const PRIVATE_DIR = '.quartet'
@@ -17,8 +17,9 @@ const GRACE_MS = 9_500
 
 await main().catch((error: unknown) => {
   // What the operator can put right is one line; anything else shows where it comes from.
-  const isTheirs = error instanceof ConfigError || error instanceof CatalogError
-  console.error(isTheirs ? error.message : error)
+  const isTheirs = [ConfigError, CatalogError, PrivateRedisError].some((each) => error instanceof each)
+  const message = error instanceof Error ? error.message : String(error)
+  console.error(isTheirs ? message : error)
   process.exit(1)
 })
 

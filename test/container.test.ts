@@ -1,10 +1,10 @@
-import { cp, readdir, readFile, rm, symlink } from 'node:fs/promises'
+import { cp, readdir, readFile, symlink } from 'node:fs/promises'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { readConfig, variables } from '../src/config.ts'
 import { generateSecret } from '../src/deliver/signature.ts'
-import { spawnProcess } from './helper.ts'
+import { findFreePort, spawnProcess, startRedis, type TestProcess } from './helper.ts'
 
 const root = join(import.meta.dirname, '..')
 const dockerfile = readFileSync(join(root, 'Dockerfile'), 'utf8').replaceAll('\\\n', '')
@@ -25,17 +25,44 @@ t.test('every path that is copied from the repository exists there and is not ig
 })
 
 t.test('the build stage makes what the image runs', async (t) => {
-  const made = await build(t)
+  const dir = await build(t)
+  const made = new Set(await filesIn(join(dir, 'dist')))
   const fromBuild = copied().flatMap(({ from, paths }) => (from === 'build' ? paths : []))
   t.same(fromBuild, ['/app/node_modules', '/app/dist'])
-  t.ok(made.has('dist/src/main.js'), 'the program of the image')
-  t.match(dockerfile, 'CMD ["node", "dist/src/main.js"]')
-  t.ok(made.has('dist/workers/start.js'), 'the sample workers')
   for (const path of await filesIn(join(root, 'src'))) {
-    const isSource = path.endsWith('.ts')
-    const result = `dist/src/${isSource ? path.replace(/\.ts$/, '.js') : path}`
+    const result = `src/${path.replace(/\.ts$/, '.js')}`
     t.ok(made.has(result), result)
   }
+
+  await t.test('and together the containers serve a job', async (t) => {
+    const redis = await startRedis(t)
+    const port = String(await findFreePort())
+    const [gateway, workers] = composeEnvironments().map((environment) => {
+      const env = {
+        ...imageEnvironment(),
+        ...environment,
+        HOST: '127.0.0.1',
+        PORT: port,
+        REDIS_URL: redis.url,
+      }
+      return spawnProcess(t, command('CMD'), { cwd: dir, env })
+    })
+    await gateway?.waitForLine(/listens on/)
+    t.same(await healthcheck(t, port), { code: 0, signal: null }, 'healthy')
+
+    const response = await fetch(`http://127.0.0.1:${port}/jobs`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', prefer: 'wait=20' },
+      body: '{"type":"echo","input":"hello"}',
+    })
+    t.match(await response.json(), { status: 'completed', result: 'hello' })
+
+    for (const container of [gateway, workers]) {
+      container?.child.kill('SIGTERM')
+      t.same(await container?.exited, { code: 0, signal: null }, 'stops when it is told to')
+    }
+    t.same(await healthcheck(t, port), { code: 1, signal: null }, 'unhealthy')
+  })
 })
 
 t.test('every npm script that the image is built with exists', async (t) => {
@@ -75,7 +102,7 @@ t.test('every service and volume that is referred to exists', async (t) => {
 })
 
 t.test('every port is published on loopback only', async (t) => {
-  const ports = [...compose.matchAll(/^ +- "([\d.:]+)"$/gm)].map((match) => match[1] ?? '')
+  const ports = [...compose.matchAll(/^ +- '([\d.:]+)'$/gm)].map((match) => match[1] ?? '')
   t.same(ports, ['127.0.0.1:3001:3000', '127.0.0.1:3002:3000'])
 })
 
@@ -99,7 +126,7 @@ function imageEnvironment(): Record<string, string> {
 function composeEnvironments(): Record<string, string>[] {
   const blocks = [...compose.matchAll(/^( +)environment:\n((?:\1 +.*\n)+)/gm)].map((match) => match[2] ?? '')
   return blocks.map((block) => {
-    const entries = [...block.matchAll(/^ +(\w+): "?(.*?)"?$/gm)].map(([, name = '', value = '']) => [
+    const entries = [...block.matchAll(/^ +(\w+): '?(.*?)'?$/gm)].map(([, name = '', value = '']) => [
       name,
       value.startsWith('${QUARTET_WEBHOOK_SECRET:?') ? generateSecret() : value,
     ])
@@ -113,17 +140,25 @@ function childrenOf(key: string): string[] {
   return [...block.matchAll(/^ {2}([\w-]+):/gm)].map((match) => match[1] ?? '')
 }
 
-/** Runs the build on a copy of what the build stage has; what it makes, by path. */
-async function build(t: Test): Promise<Set<string>> {
+/** The last instruction of that name in the Dockerfile, as a list of arguments. */
+function command(instruction: 'CMD' | 'HEALTHCHECK'): string[] {
+  const line = dockerfile.split('\n').findLast((line) => line.startsWith(instruction)) ?? ''
+  return JSON.parse(line.slice(line.indexOf('[')))
+}
+
+function healthcheck(t: Test, port: string): TestProcess['exited'] {
+  return spawnProcess(t, command('HEALTHCHECK'), { env: { PORT: port } }).exited
+}
+
+/** Runs the build on a copy of what the image is made of; the folder with that and `dist`. */
+async function build(t: Test): Promise<string> {
   const dir = t.testdir()
   const paths = copied().flatMap(({ from, paths }) => (from ? [] : paths))
   for (const path of paths) await cp(join(root, path), join(dir, path), { recursive: true })
   await symlink(join(root, 'node_modules'), join(dir, 'node_modules'))
   const npm = spawnProcess(t, ['npm', 'run', 'build'], { cwd: dir })
   t.same(await npm.exited, { code: 0, signal: null }, 'the build succeeds')
-  const made = await filesIn(join(dir, 'dist'))
-  await rm(join(dir, 'node_modules'))
-  return new Set(made.map((path) => `dist/${path}`))
+  return dir
 }
 
 async function filesIn(dir: string): Promise<string[]> {

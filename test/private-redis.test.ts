@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { type PrivateRedis, startPrivateRedis } from '../src/store/private-redis.ts'
+import { type PrivateRedis, PrivateRedisError, startPrivateRedis } from '../src/store/private-redis.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
 import { spawnProcess } from './helper.ts'
 
@@ -67,7 +67,7 @@ t.test('a folder that another gateway uses is refused', async (t) => {
   const dir = await folder(t)
   const first = await startedIn(t, dir)
   const message = `Expected ${dir} to be free, got a redis-server already running there (pid ${first.pid})`
-  await t.rejects(startPrivateRedis({ dir }), new Error(message))
+  await t.rejects(startPrivateRedis({ dir }), new PrivateRedisError(message))
   t.equal(await connect(t, first).ping(), 'PONG')
 })
 

@@ -17,8 +17,9 @@ export interface StartSampleWorkersOptions extends SampleWorkerOptions {
 /** The running sample workers. */
 export interface SampleWorkers {
   /**
-   * Takes no new jobs, waits up to 4 s for those in hand, then lets go of them: another worker gets them once
-   * their locks have expired. A connection that was passed in stays open.
+   * Takes no new jobs, and waits up to 4 s for those in hand. A job that takes longer goes on while the process
+   * lives; ended with it, another worker does it over once its lock has expired. A connection that was passed
+   * in stays open.
    */
   close(): Promise<void>
 }
@@ -43,9 +44,8 @@ export function startSampleWorkers({
 
   return {
     async close() {
-      const idle = Promise.all(workers.map((worker) => worker.pause()))
-      await Promise.race([idle, sleep(graceMs, undefined, { ref: false })])
-      await Promise.all(workers.map((worker) => worker.close(true)))
+      const closed = Promise.all(workers.map((worker) => worker.close()))
+      await Promise.race([closed, sleep(graceMs, undefined, { ref: false })])
     },
   }
 }

@@ -34,6 +34,11 @@ export interface PrivateRedis {
   stop(): Promise<void>
 }
 
+/** The private Redis cannot be had. The message is for whoever started the gateway. */
+export class PrivateRedisError extends Error {
+  override readonly name = 'PrivateRedisError'
+}
+
 /** How clients reach the server, and the lines of its configuration that make it so. */
 interface Address {
   readonly url: string
@@ -52,7 +57,7 @@ interface Claim {
  * The terminal's Ctrl-C does not reach it; it ends with this process, even when that is killed.
  *
  * @param options.dir folder for its data, socket and log; made if need be, and closed to other users
- * @throws an Error when neither is installed, when another gateway has the folder, or when the server ends at once
+ * @throws PrivateRedisError when neither is installed, when another gateway has the folder, or when the server ends at once
  */
 export async function startPrivateRedis({ dir }: { dir: string }): Promise<PrivateRedis> {
   const home = resolve(dir)
@@ -71,7 +76,7 @@ export async function startPrivateRedis({ dir }: { dir: string }): Promise<Priva
   const pid = child.pid ?? 0
 
   const answer = await Promise.race([waitUntilReady(address.url, exited), exited])
-  if (typeof answer === 'object') throw new Error(await describeExit(home, answer))
+  if (typeof answer === 'object') throw new PrivateRedisError(await describeExit(home, answer))
   if (answer !== pid) {
     await stop()
     throw inUse(dir, answer)
@@ -171,7 +176,7 @@ async function spawnServer(home: string, address: Address): Promise<ChildProcess
   } finally {
     closeSync(log)
   }
-  throw new Error(INSTALL)
+  throw new PrivateRedisError(INSTALL)
 }
 
 async function isSpawned(child: ChildProcess): Promise<boolean> {
@@ -247,8 +252,10 @@ function pidIn(info: string): number {
   return Number(/^process_id:(\d+)/m.exec(info)?.[1] ?? 0)
 }
 
-function inUse(dir: string, pid: number): Error {
-  return new Error(`Expected ${dir} to be free, got a redis-server already running there (pid ${pid})`)
+function inUse(dir: string, pid: number): PrivateRedisError {
+  return new PrivateRedisError(
+    `Expected ${dir} to be free, got a redis-server already running there (pid ${pid})`,
+  )
 }
 
 async function describeExit(
@@ -267,6 +274,7 @@ async function findFreePort(): Promise<number> {
   const address = server.address()
   server.close()
   await once(server, 'close')
-  if (address === null || typeof address === 'string') throw new Error('Expected a TCP port, got none')
+  if (address === null || typeof address === 'string')
+    throw new PrivateRedisError('Expected a TCP port, got none')
   return address.port
 }
