@@ -135,7 +135,7 @@ function complete(draft: Draft, result: string): void {
   set(draft, { active: false })
   emit(draft, 'step.completed', JSON.stringify(stepOf(draft.record)))
   if (ending) return endAs(draft, ending)
-  set(draft, { step: step + 1, attempt: 0 })
+  set(draft, { step: step + 1, attempt: 0, progress: null })
   draft.input = result
   draft.followUp.enqueue = true
 }

@@ -100,7 +100,14 @@ const schema = {
 
 /** An ajv of JSON Schema 2020-12 that finds every violation, as all validation here does. */
 export function createAjv(options: { useDefaults?: boolean } = {}): Ajv2020 {
-  const ajv = new Ajv2020({ allErrors: true, strict: true, strictTypes: false, ...options })
+  const ajv = new Ajv2020({
+    allErrors: true,
+    strictSchema: true,
+    strictTypes: false,
+    strictTuples: false,
+    strictRequired: false,
+    ...options,
+  })
   addFormats.default(ajv)
   return ajv
 }
@@ -117,7 +124,8 @@ export function readCatalog(path: string): Catalog {
     return parseCatalog(JSON.parse(text))
   } catch (error) {
     if (!(error instanceof CatalogError) && !(error instanceof SyntaxError)) throw error
-    throw new CatalogError(`${path}: ${error.message}`)
+    // V8 shows the JSON around a syntax error, line breaks and all.
+    throw new CatalogError(`${path}: ${error.message.replace(/\s+/g, ' ')}`)
   }
 }
 
@@ -165,6 +173,8 @@ function compileInput(name: string, input: object | boolean): JobType['violation
   try {
     // An ajv of its own: two types may use the same $id.
     validate = createAjv().compile(input)
+    // It would answer with a promise, which passes for a yes.
+    if ('$async' in validate) throw new Error('Expected a schema without $async')
   } catch (error) {
     throw new CatalogError(`types.${name}.input: ${(error as Error).message}`)
   }
@@ -175,7 +185,9 @@ function compileInput(name: string, input: object | boolean): JobType['violation
 export function toViolations(errors: readonly ErrorObject[]): Violation[] {
   return errors
     .filter(({ keyword }) => keyword !== 'if')
-    .map(({ instancePath, params, message = 'is not valid' }) => {
+    .map(({ instancePath, propertyName, params, message = 'is not valid' }) => {
+      const name = propertyName ?? (params['propertyName'] as string | undefined)
+      if (name !== undefined) return { path: `${instancePath}/${escapePointer(name)}`, message }
       const extra = (params['additionalProperty'] ?? params['unevaluatedProperty']) as string | undefined
       if (extra !== undefined)
         return { path: `${instancePath}/${escapePointer(extra)}`, message: 'is not known' }

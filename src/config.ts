@@ -113,7 +113,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
 function refuseUnknown(env: NodeJS.ProcessEnv): void {
   const known = variables.map(({ name }) => name).filter((name) => name.startsWith('QUARTET_'))
   for (const [name, text] of Object.entries(env)) {
-    if (!name.startsWith('QUARTET_') || !text || known.includes(name)) continue
+    // QUARTET_URL is the example clients' own.
+    if (!name.startsWith('QUARTET_') || !text || [...known, 'QUARTET_URL'].includes(name)) continue
     throw new ConfigError(`${name}: Expected one of ${known.join(', ')}, got an unknown variable`)
   }
 }

@@ -15,7 +15,7 @@ async function ship(job: Job<Order>) {
   return { ...job.data, carrier, tracking_number: `QT-${job.id?.slice(-12).toUpperCase()}` }
 }
 
-/** Step 3 of an order: adds a `tracking_number`. The carrier "flaky" fails the first attempt, and only that. */
+/** Step 3 of an order: adds a `tracking_number`. The carrier "flaky" fails the first attempt, and only it. */
 export function createShippingWorker(options: SampleWorkerOptions): Worker {
   return new Worker('shipping', ship, { ...leases, concurrency: 10, ...options })
 }

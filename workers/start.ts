@@ -10,16 +10,16 @@ import { createShippingWorker } from './shipping.ts'
 
 /** Where the sample workers find their queues, and whom they tell of trouble. */
 export interface StartSampleWorkersOptions extends SampleWorkerOptions {
-  /** Gets what is wrong with a worker itself, such as a lost connection; not a job that fails. Default: logs it. */
+  /** Gets what is wrong with a worker itself, such as a lost connection; no failing jobs. Default: logs it. */
   onError?: (error: Error) => void
 }
 
 /** The running sample workers. */
 export interface SampleWorkers {
   /**
-   * Takes no new jobs, and waits up to 4 s for those in hand. A job that takes longer goes on while the process
-   * lives; ended with it, another worker does it over once its lock has expired. A connection that was passed
-   * in stays open.
+   * Takes no new jobs, and waits up to 4 s for those in hand. A job that takes longer goes on while the
+   * process lives; ended with it, another worker does it over once its lock has expired. A connection that
+   * was passed in stays open.
    */
   close(): Promise<void>
 }
