@@ -104,12 +104,9 @@ export class Problem extends Error {
 export function registerProblemHandler(app: FastifyInstance): void {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = toProblem(error)
-    if (problem.status >= 500 && problem.code !== 'closing') {
-      request.log[problem.code === 'internal' ? 'error' : 'warn'](
-        { err: problem.cause ?? problem },
-        problem.message,
-      )
-    }
+    // A store that is away is reported once, by its connection; every request that finds it away is not news.
+    const level = problem.code === 'internal' ? 'error' : 'debug'
+    request.log[level]({ err: problem.cause ?? problem, code: problem.code }, problem.message)
     return sendProblem(reply, problem)
   })
   app.setNotFoundHandler((request: FastifyRequest, reply) =>
