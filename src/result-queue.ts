@@ -23,7 +23,7 @@ export interface ResultQueue {
   read(cursor: string | null, count: number, blockMs: number): Promise<ResultEntry[]>
   /** Whether entries after `cursor` were cut before anybody read them. */
   wasCutPast(cursor: string | null): Promise<boolean>
-  /** The id of the newest entry ever written, null if there was none. */
+  /** The id of the newest entry, null if there is none. */
   newest(): Promise<string | null>
   /** Drops entries behind the cursor that are older than a minute, and keeps BullMQ from cutting before it. */
   trim(cursor: string): Promise<void>
@@ -53,11 +53,16 @@ export function createResultQueue(
     },
 
     async wasCutPast(cursor) {
-      const cut = await info('max-deleted-entry-id')
-      return cut !== null && cursor !== null && compareIds(cut, cursor) > 0
+      if (cursor === null) return false
+      // Our own trimming keeps the entry at the cursor, so without it somebody else's has gone that far or further.
+      const [oldest] = await redis.xrange(stream, '-', '+', 'COUNT', 1)
+      return oldest === undefined || compareIds(oldest[0], cursor) > 0
     },
 
-    newest: () => info('last-generated-id'),
+    async newest() {
+      const [newest] = await redis.xrevrange(stream, '+', '-', 'COUNT', 1)
+      return newest?.[0] ?? null
+    },
 
     async trim(cursor) {
       const oldest = Math.min(Number(cursor.split('-')[0]), Date.now() - KEEP_MS)
@@ -76,13 +81,6 @@ export function createResultQueue(
     close() {
       blocking?.disconnect()
     },
-  }
-
-  async function info(field: string): Promise<string | null> {
-    if ((await redis.exists(stream)) === 0) return null
-    const pairs = (await redis.xinfo('STREAM', stream)) as unknown[]
-    const at = pairs.indexOf(field)
-    return at < 0 ? null : (pairs[at + 1] as string)
   }
 }
 
