@@ -61,7 +61,11 @@ export function changeOf({ version, record, events, input }: Draft): Change {
  */
 export function advance(draft: Draft, outcome: Outcome, at: number): void {
   const { record } = draft
-  if (isTerminal(record.status)) return
+  if (isTerminal(record.status)) {
+    // It ended under a worker: the attempt that is over now was the last.
+    if (outcome.kind === 'retrying') draft.followUp.removeFrom = outcome.queue
+    return
+  }
   if ('queue' in outcome && outcome.queue !== record.route[record.step]) return
   set(draft, { updatedAt: Math.max(at, record.updatedAt) }, false)
 

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
+import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { createCallbackQueue } from './callback-queue.ts'
@@ -8,13 +10,13 @@ import { collect } from './collect.ts'
 import type { Config } from './config.ts'
 import { registerEvents } from './deliver/events.ts'
 import { registerPoll } from './deliver/poll.ts'
-import { createReturnAddressGuard } from './deliver/return-address.ts'
+import { createReturnAddressGuard, type ReturnAddressGuard } from './deliver/return-address.ts'
 import { createWebhookSender } from './deliver/send-webhook.ts'
 import { parseSecrets } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
-import { problems, registerProblemHandler } from './errors.ts'
+import { problems, registerProblemHandler, type ProblemCode } from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps } from './follow-up.ts'
 import { registerHealth } from './health.ts'
@@ -23,7 +25,7 @@ import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
 import type { Connect } from './store/redis/connect.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
-import { createSubmit } from './submit.ts'
+import { createSubmit, type JudgeCallback } from './submit.ts'
 import { watch } from './watchdog.ts'
 
 const BODY_LIMIT = 1_048_576
@@ -48,7 +50,10 @@ export interface AppParts {
  */
 export async function buildApp({ config, catalog, connect, logger }: AppParts): Promise<FastifyInstance> {
   const app = createServer(logger)
+  const { log } = app
   const closing = new AbortController()
+  // Every consumer and every held request listens to it.
+  setMaxListeners(0, closing.signal)
   const { bullmqPrefix: prefix, roles } = config
 
   // The store, and BullMQ's queues on the same connection: Redis sees a record before its BullMQ job.
@@ -58,41 +63,32 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const queues = createQueues(redis, prefix, catalog)
   const callbacks = createCallbackQueue(redis, prefix, store)
   const { handOver } = callbacks
-  const resultQueues = new Map<string, ResultQueue>()
-  const resultsOf = (queue: string): ResultQueue => {
-    const results =
-      resultQueues.get(queue) ?? createResultQueue(redis, () => connect('blocking'), prefix, queue)
-    resultQueues.set(queue, results)
-    return results
-  }
+  const followUps = createFollowUps({ queues, handOver, log })
 
   // Accept.
   const guard = createReturnAddressGuard({ allow: config.callbackAllow })
-  const judgeCallback = async (url: string): Promise<string | null> => {
-    if (config.webhookSecrets === null)
-      return 'cannot be used: this gateway has no QUARTET_WEBHOOK_SECRET to sign with'
-    const verdict = await guard.check(url)
-    return verdict.status === 'refused' ? verdict.reason : null
-  }
-  const submit = createSubmit({ store, queues, catalog, judgeCallback })
+  const judgeCallback = createJudgeCallback(config, guard)
+  const submit = createSubmit({ store, queues, catalog, followUps, judgeCallback, log })
 
   // Result queue → journal → next step, callback.
-  const followUps = createFollowUps({ queues, handOver, log: app.log })
-  const owner = randomUUID()
+  const results = createResultQueues((queue) =>
+    createResultQueue(redis, () => connect('blocking'), prefix, queue),
+  )
   const consumers: Promise<void>[] = []
   app.addHook('onReady', async () => {
     if (!roles.has('collect')) return
+    const parts = { store, queues, followUps, handOver, resultsOf: results.of, owner: randomUUID(), log }
     for (const queue of catalog.queues) {
-      const parts = { store, followUps, queue, results: resultsOf(queue), owner, log: app.log }
-      consumers.push(collect(parts, closing.signal))
+      consumers.push(collect({ ...parts, queue, results: results.of(queue) }, closing.signal))
     }
-    consumers.push(watch({ store, followUps, queues, handOver, resultsOf, log: app.log }, closing.signal))
+    consumers.push(watch(parts, closing.signal))
   })
 
   // Journal → clients.
-  const follow = createFollow({ store, log: app.log })
+  const follow = createFollow({ store, log })
   const streams = createStreams(follow)
   if (roles.has('http')) {
+    const { signal } = closing
     const parts = {
       store,
       queues,
@@ -102,7 +98,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       submit,
       follow,
       streams,
-      closing: closing.signal,
+      closing: signal,
     }
     await app.register(accepts.default)
     registerProblemHandler(app)
@@ -118,19 +114,9 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   let webhooks: ReturnType<typeof startWebhooks> | null = null
   app.addHook('onReady', async () => {
     if (!roles.has('callbacks') || config.webhookSecrets === null) return
-    const sender = createWebhookSender({
-      dispatcher: guard.dispatcher,
-      secrets: parseSecrets(config.webhookSecrets),
-      userAgent: 'Quartet',
-    })
-    webhooks = startWebhooks({
-      store,
-      callbacks,
-      sender,
-      connection: connect('blocking'),
-      prefix,
-      log: app.log,
-    })
+    const secrets = parseSecrets(config.webhookSecrets)
+    const sender = createWebhookSender({ dispatcher: guard.dispatcher, secrets, userAgent: 'Quartet' })
+    webhooks = startWebhooks({ store, callbacks, sender, connection: connect('blocking'), prefix, log })
   })
 
   app.addHook('preClose', async () => {
@@ -138,12 +124,45 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     streams.endAll()
   })
   app.addHook('onClose', async () => {
-    for (const results of resultQueues.values()) results.close()
+    results.close()
     await Promise.all([...consumers, within(CLOSE_MS, webhooks?.close())])
-    await Promise.all([queues.close(), callbacks.close(), within(CLOSE_MS, guard.close()), store.close()])
+    await Promise.all([queues.close(), callbacks.close(), guard.close(), store.close()])
     redis.disconnect()
   })
   return app
+}
+
+function createJudgeCallback(
+  { webhookSecrets }: AppParts['config'],
+  guard: ReturnAddressGuard,
+): JudgeCallback {
+  return async (url) => {
+    if (webhookSecrets === null)
+      return 'cannot be used: this gateway has no QUARTET_WEBHOOK_SECRET to sign with'
+    const verdict = await guard.check(url)
+    return verdict.status === 'refused' ? verdict.reason : null
+  }
+}
+
+/** One result queue per step queue, made when it is first asked for. */
+function createResultQueues(create: (queue: string) => ResultQueue) {
+  const known = new Map<string, ResultQueue>()
+  return {
+    of: (queue: string): ResultQueue => {
+      const results = known.get(queue) ?? create(queue)
+      known.set(queue, results)
+      return results
+    },
+    close() {
+      for (const results of known.values()) results.close()
+    },
+  }
+}
+
+/** What Node's parser and its timeouts call a request that cannot be read. */
+const brokenRequests: Readonly<Record<string, ProblemCode>> = {
+  HPE_HEADER_OVERFLOW: 'headers_too_large',
+  ERR_HTTP_REQUEST_TIMEOUT: 'request_timeout',
 }
 
 function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
@@ -155,11 +174,11 @@ function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
     // A request that cannot even be read gets a problem as well.
     clientErrorHandler(error, socket) {
       if (!socket.writable) return
-      const code = error.code === 'HPE_HEADER_OVERFLOW' ? 'headers_too_large' : 'malformed_request'
+      const code = brokenRequests[error.code ?? ''] ?? 'malformed_request'
       const { status, title } = problems[code]
       const body = JSON.stringify({ type: `urn:quartet:problem:${code}`, title, status, code })
       socket.end(
-        `HTTP/1.1 ${status} Bad Request\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
+        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
           `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
       )
     },

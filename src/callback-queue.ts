@@ -29,7 +29,7 @@ export interface CallbackQueue {
  * BullMQ says when it is tried. So a repeated hand-over is harmless, and a lost one can be made again.
  */
 export function createCallbackQueue(redis: Redis, prefix: string, store: Store): CallbackQueue {
-  const queue = new Queue<DeliveryData>(callbackQueue, { connection: redis, prefix })
+  const queue = new Queue<DeliveryData>(callbackQueue, { connection: redis, prefix, skipVersionCheck: true })
   // The connection is ours and reports its own errors; without a listener the event would throw.
   queue.on('error', () => undefined)
 

@@ -1,7 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { append } from './append.ts'
 import type { Deciding } from './follow-up.ts'
 import { isTerminal, type JobRecord } from './messages.ts'
 import type { Queues } from './queues.ts'
+
+const MAX_TRIES = 10
+const TRY_MS = 30
 
 export interface CancelParts extends Deciding {
   readonly queues: Queues
@@ -34,7 +38,11 @@ export async function endEarly(
 async function removeFromQueue(queues: Queues, { id, route, step }: JobRecord): Promise<boolean> {
   const queue = route[step]
   if (queue === undefined) return false
-  const { state } = await queues.truth(queue, id)
-  const isWaiting = state === 'waiting' || state === 'delayed' || state === 'prioritized'
-  return isWaiting && queues.remove(queue, id)
+  for (let tries = 1; ; tries++) {
+    const { state } = await queues.truth(queue, id)
+    if (state === 'waiting' || state === 'delayed' || state === 'prioritized') return queues.remove(queue, id)
+    // Between accepting and enqueuing, or between two steps, no queue has it for as long as a write takes.
+    if (state !== 'unknown' || tries === MAX_TRIES) return false
+    await delay(TRY_MS)
+  }
 }

@@ -99,7 +99,7 @@ const schema = {
 }
 
 /** An ajv of JSON Schema 2020-12 that finds every violation, as all validation here does. */
-export function createAjv(options: { useDefaults?: boolean } = {}): Ajv2020 {
+export function createAjv(options: { useDefaults?: boolean; allErrors?: boolean } = {}): Ajv2020 {
   const ajv = new Ajv2020({
     allErrors: true,
     strictSchema: true,
@@ -168,23 +168,44 @@ function toJobType(name: string, source: TypeSource): JobType {
   }
 }
 
+/** What is larger is told its first violation only: to find all of them can take seconds. */
+const MAX_EXPLAINED_CHARACTERS = 65_536
+const MAX_VIOLATIONS = 100
+
 function compileInput(name: string, input: object | boolean): JobType['violations'] {
   let validate: ValidateFunction
+  let explain: ValidateFunction
   try {
     // An ajv of its own: two types may use the same $id.
-    validate = createAjv().compile(input)
+    validate = createAjv({ allErrors: false }).compile(input)
+    explain = createAjv().compile(input)
     // It would answer with a promise, which passes for a yes.
     if ('$async' in validate) throw new Error('Expected a schema without $async')
   } catch (error) {
     throw new CatalogError(`types.${name}.input: ${(error as Error).message}`)
   }
-  return (value) => (validate(value) ? [] : toViolations(validate.errors ?? []))
+  return (value) => {
+    if (validate(value)) return []
+    const first = validate.errors ?? []
+    if (sizeOf(value) > MAX_EXPLAINED_CHARACTERS || explain(value)) return toViolations(first)
+    return toViolations(explain.errors ?? first)
+  }
 }
 
-/** ajv's errors as the wire shows them: a JSON Pointer and a message that names the culprit. */
+/** Characters of a value's JSON; what is nested too deeply to be written has no size. */
+function sizeOf(value: unknown): number {
+  try {
+    return JSON.stringify(value)?.length ?? 0
+  } catch {
+    return Number.POSITIVE_INFINITY
+  }
+}
+
+/** ajv's errors as the wire shows them, at most 100: a JSON Pointer and a message that names the culprit. */
 export function toViolations(errors: readonly ErrorObject[]): Violation[] {
   return errors
     .filter(({ keyword }) => keyword !== 'if')
+    .slice(0, MAX_VIOLATIONS)
     .map(({ instancePath, propertyName, params, message = 'is not valid' }) => {
       const name = propertyName ?? (params['propertyName'] as string | undefined)
       if (name !== undefined) return { path: `${instancePath}/${escapePointer(name)}`, message }

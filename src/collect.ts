@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { advance, changeOf, draftOf, type Draft } from './advance.ts'
-import { isCorrelationId, type Deciding } from './follow-up.ts'
+import type { Deciding } from './follow-up.ts'
+import { isCorrelationId } from './messages.ts'
 import { compareIds, type ResultQueue } from './result-queue.ts'
 import { toOutcomes, type Told } from './outcomes.ts'
 import type { Fence } from './store/store.ts'
@@ -97,14 +98,15 @@ async function applyAll(
       if (draft) advance(draft, outcome, at)
     }
     const touched = [...drafts.values()].filter((draft) => draft.touched)
-    if (touched.length === 0 && !moveCursor) return 'unchanged'
+    const over = [...drafts.values()].filter((draft) => !draft.touched && draft.followUp.removeFrom !== null)
+    if (touched.length === 0 && over.length === 0 && !moveCursor) return 'unchanged'
     const applied = await store.apply(fence, touched.map(changeOf))
     if (applied.status === 'conflict') continue
     if (applied.status === 'fenced') {
       log.info({ ...fence, cursor: applied.cursor }, 'another collector has moved the cursor')
       return 'fenced'
     }
-    await followUps(touched, applied.callbacks)
+    await followUps([...touched, ...over], applied.callbacks)
     return 'applied'
   }
 }

@@ -14,6 +14,7 @@ export const problems = {
   no_result_yet: { status: 404, title: 'The job has no result yet' },
   no_such_route: { status: 404, title: 'There is nothing at this address' },
   not_acceptable: { status: 406, title: 'None of the accepted media types can be produced' },
+  request_timeout: { status: 408, title: 'The request did not arrive in time' },
   already_finished: { status: 409, title: 'The job has already ended' },
   no_result: { status: 410, title: 'The job ended without a result' },
   payload_too_large: { status: 413, title: 'The body is too large' },
@@ -139,6 +140,13 @@ export function toProblem(error: unknown): Problem {
     return new Problem('malformed_request', error.message, { cause: error })
   }
   return new Problem('internal', undefined, { cause: error })
+}
+
+/** The problem of a body that does not match its schema: every violation, and the first of them in words. */
+export function invalid(errors: readonly Violation[], cause?: unknown): Problem {
+  const [first, ...others] = errors
+  const more = others.length > 0 ? ` (and ${others.length} more)` : ''
+  return new Problem('invalid', `${first?.path || 'the body'} ${first?.message}${more}`, { errors, cause })
 }
 
 export function storeUnavailable(cause: unknown): Problem {

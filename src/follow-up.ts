@@ -41,11 +41,6 @@ export function createFollowUps({
   }
 }
 
-/** Whether an id is one that the gateway issued: a lower-case UUIDv7 (RFC 9562). Other BullMQ jobs are not ours. */
-export function isCorrelationId(id: string): boolean {
-  return /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id)
-}
-
 /** The parts that decide about jobs need the store and the follow-ups of what they decide. */
 export interface Deciding {
   readonly store: Store

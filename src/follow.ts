@@ -11,6 +11,8 @@ const RETRY_MS = 1_000
 export interface Subscriber {
   /** Takes the next events. False: it is full, and calls {@link Subscription.resume} when it has room again. */
   write(events: readonly JobEvent[]): boolean
+  /** For those that share a socket: whether it has room. Asked before anything is read for this one. */
+  hasRoom?(): boolean
   /** The terminal event was written, or there never was such a job: nothing follows. */
   end(): void
 }
@@ -128,16 +130,25 @@ export function createFollow({
     const fresh =
       events[0] && events[0].seq > follower.seq ? events : events.filter(({ seq }) => seq > follower.seq)
     const last = fresh.at(-1)
-    if (!last) return
+    if (!last || isHeldBack(follower)) return
     follower.seq = last.seq
     const hasRoom = follower.subscriber.write(fresh)
     if (last.terminal) {
       leave(id, topic, follower)
       follower.subscriber.end()
     } else if (!hasRoom) {
-      follower.full = true
-      follower.live = false
+      holdBack(follower)
     }
+  }
+
+  function isHeldBack(follower: Follower): boolean {
+    if (!follower.full && follower.subscriber.hasRoom?.() === false) holdBack(follower)
+    return follower.full
+  }
+
+  function holdBack(follower: Follower): void {
+    follower.full = true
+    follower.live = false
   }
 
   /** Reads on from the journal until there is nothing newer, then goes live. Runs once at a time per follower. */
@@ -148,7 +159,7 @@ export function createFollow({
     try {
       // The channel first: whatever is applied after the read will be heard.
       await (topic.opened ?? open(id, topic))
-      while (!follower.stopped && !follower.full && !follower.live) {
+      while (!follower.stopped && !isHeldBack(follower) && !follower.live) {
         // Cleared by any live event that comes while we read: then there is something newer to read.
         follower.live = true
         const page = await store.read(id, follower.seq, PAGE)

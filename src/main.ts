@@ -8,7 +8,7 @@ import { buildApp } from './app.ts'
 import { CatalogError, readCatalog } from './catalog.ts'
 import { ConfigError, readConfig, type Config } from './config.ts'
 import { generateSecret } from './deliver/signature.ts'
-import { PrivateRedisError, startPrivateRedis } from './store/private-redis.ts'
+import { PrivateRedisError, startPrivateRedis, type PrivateRedis } from './store/private-redis.ts'
 import { createConnect } from './store/redis/connect.ts'
 
 const PRIVATE_DIR = '.quartet'
@@ -33,7 +33,7 @@ async function main(): Promise<void> {
   process.once('SIGINT', close)
 
   const privateRedis = given.redisUrl === null ? await startPrivateRedis({ dir: PRIVATE_DIR }) : null
-  if (privateRedis) closers.push(() => privateRedis.stop())
+  if (privateRedis) closers.push(stopOrFail(privateRedis, log))
   const config = privateRedis ? { ...given, webhookSecrets: given.webhookSecrets ?? privateSecret() } : given
   const redisUrl = given.redisUrl ?? privateRedis?.url ?? ''
   const connect = createConnect(redisUrl, createErrorLog(log))
@@ -78,6 +78,20 @@ function createClose(closers: readonly (() => Promise<unknown>)[], log: Logger):
 
 async function closeAll(closers: readonly (() => Promise<unknown>)[]): Promise<void> {
   for (const close of closers.toReversed()) await close()
+}
+
+/** Without its Redis a gateway is of no use: if it ends unasked, so does the process. @returns asks it to end */
+function stopOrFail(redis: PrivateRedis, log: Logger): () => Promise<void> {
+  let isAsked = false
+  void redis.exited.then((how) => {
+    if (isAsked) return
+    log.fatal(how, 'the private Redis has ended')
+    process.exit(1)
+  })
+  return () => {
+    isAsked = true
+    return redis.stop()
+  }
 }
 
 /** The secret of a gateway with a private Redis: made once, kept beside its data, so that webhooks work from the start. */

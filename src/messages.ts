@@ -33,6 +33,11 @@ export function isTerminal(status: JobStatus): status is TerminalStatus {
   return status === 'completed' || status === 'failed' || status === 'canceled' || status === 'expired'
 }
 
+/** Whether an id is one that the gateway issued: a lower-case UUIDv7 (RFC 9562). Other BullMQ jobs are not ours. */
+export function isCorrelationId(id: string): boolean {
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/.test(id)
+}
+
 /** The body of POST /jobs and of the WebSocket's `submit`. */
 export interface JobRequest {
   readonly type: string
@@ -53,12 +58,17 @@ export interface CallbackRequest {
 }
 
 const callbackUrl = { type: 'string', minLength: 1, maxLength: 2048 }
+// Sizes are judged before contents here, or a huge list would be answered with a huger one of its faults.
+const maxCallbackEvents = { maxItems: eventTypes.length + 1 }
 const callbackEvents = {
   type: 'array',
-  items: { enum: ['*', ...eventTypes] },
   minItems: 1,
-  maxItems: eventTypes.length + 1,
+  if: maxCallbackEvents,
+  // oxlint-disable-next-line unicorn/no-thenable -- a keyword of JSON Schema
+  then: { items: { enum: ['*', ...eventTypes] } },
+  else: maxCallbackEvents,
 }
+const maxMetadata = { maxProperties: 50 }
 
 /** JSON Schema 2020-12 of {@link JobRequest}; the type's own schema judges `input`. */
 export const jobRequestSchema = {
@@ -76,9 +86,13 @@ export const jobRequestSchema = {
     deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000 },
     metadata: {
       type: 'object',
-      maxProperties: 50,
-      propertyNames: { minLength: 1, maxLength: 64 },
-      additionalProperties: { type: 'string', maxLength: 512 },
+      if: maxMetadata,
+      // oxlint-disable-next-line unicorn/no-thenable -- a keyword of JSON Schema
+      then: {
+        propertyNames: { minLength: 1, maxLength: 64 },
+        additionalProperties: { type: 'string', maxLength: 512 },
+      },
+      else: maxMetadata,
     },
   },
 } as const

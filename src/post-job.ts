@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { authenticate } from './authenticate.ts'
 import { ndjson } from './deliver/ndjson.ts'
 import { negotiate, preferredWait } from './deliver/negotiate.ts'
-import { hangUp, type PollParts } from './deliver/poll.ts'
+import { hangUp, letGo, type PollParts } from './deliver/poll.ts'
 import { sse } from './deliver/sse.ts'
 import type { Streams } from './deliver/stream.ts'
 import { waitFor } from './follow.ts'
@@ -48,6 +48,7 @@ async function whenEnded(
   if (isTerminal(status)) return job
   const signal = AbortSignal.any([closing, hangUp(reply)])
   await waitFor(follow, id, seq, ({ terminal }) => terminal, { waitMs: waitS * 1_000, signal })
+  letGo(reply, closing)
   return (await store.get(tenant, id)) ?? job
 }
 

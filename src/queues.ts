@@ -89,7 +89,7 @@ export function createQueues(redis: Redis, prefix: string, catalog: Catalog): Qu
         queue.getJobState(id),
         redis.hmget(queue.toKey(id), 'returnvalue', 'failedReason'),
       ])
-      return { state, result: fields[0] ?? null, failedReason: fields[1] ?? null }
+      return { state, result: fields[0] || null, failedReason: fields[1] ?? null }
     },
 
     async close() {
@@ -103,6 +103,8 @@ export function createQueues(redis: Redis, prefix: string, catalog: Catalog): Qu
     const queue = new TextQueue(name, {
       connection: redis,
       prefix,
+      // Its answer is kept for good, also when it is a failure because Redis hung just then.
+      skipVersionCheck: true,
       streams: { events: { maxLen: MAX_RESULT_QUEUE_LENGTH } },
     })
     // The connection is ours and reports its own errors; without a listener the event would throw.

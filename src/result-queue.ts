@@ -27,7 +27,7 @@ export interface ResultQueue {
   newest(): Promise<string | null>
   /** Drops entries behind the cursor that are older than a minute, and keeps BullMQ from cutting before it. */
   trim(cursor: string): Promise<void>
-  /** Why the last attempts of these jobs failed, '' where none did. */
+  /** Why the latest failed attempts of these jobs failed, '' where none did. */
   failedReasons(ids: readonly string[]): Promise<Map<string, string>>
   /** Interrupts a read that waits. */
   close(): void
@@ -75,7 +75,12 @@ export function createResultQueue(
       const pipeline = redis.pipeline()
       for (const id of ids) pipeline.hget(`${prefix}:${queue}:${id}`, 'failedReason')
       const replies = (await pipeline.exec()) ?? []
-      return new Map(ids.map((id, index) => [id, (replies[index]?.[1] as string | null) ?? '']))
+      return new Map(
+        replies.map(([error, reason], index) => {
+          if (error) throw error
+          return [ids[index] ?? '', (reason as string | null) ?? '']
+        }),
+      )
     },
 
     close() {

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
+import type { FastifyBaseLogger } from 'fastify'
 import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
-import { Problem, type Violation } from './errors.ts'
+import { invalid, Problem, type Violation } from './errors.ts'
+import type { FollowUps } from './follow-up.ts'
 import { eventText, jobText } from './job.ts'
 import { jobRequestSchema, type JobRecord, type JobRequest } from './messages.ts'
 import type { Queues } from './queues.ts'
@@ -13,6 +15,8 @@ export interface SubmitParts {
   readonly store: Store
   readonly queues: Queues
   readonly catalog: Catalog
+  readonly followUps: FollowUps
+  readonly log: FastifyBaseLogger
   readonly judgeCallback: JudgeCallback
 }
 
@@ -36,7 +40,8 @@ export interface Submitted {
  */
 export type Submit = (tenant: string, body: unknown, idempotencyKey: string | null) => Promise<Submitted>
 
-export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitParts): Submit {
+export function createSubmit(parts: SubmitParts): Submit {
+  const { store, queues, catalog, followUps, log, judgeCallback } = parts
   const validate = createAjv().compile<JobRequest>(jobRequestSchema)
 
   return async (tenant, body, idempotencyKey) => {
@@ -69,15 +74,15 @@ export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitPa
     } else if (typeof name === 'string') {
       violations.push({ path: '/type', message: `must be one of ${[...catalog.types.keys()].join(', ')}` })
     }
-    if (violations.length === 0 && deadline_ms !== undefined && deadline_ms <= (delay_ms ?? 0)) {
+    const areTimes = !violations.some(({ path }) => path === '/delay_ms' || path === '/deadline_ms')
+    if (areTimes && deadline_ms !== undefined && deadline_ms <= (delay_ms ?? 0)) {
       violations.push({ path: '/deadline_ms', message: 'must be longer than delay_ms' })
     }
     if (typeof url === 'string') {
       const reason = await judgeCallback(url)
       if (reason !== null) violations.push({ path: '/callback_url', message: reason })
     }
-    if (violations.length > 0 || !type)
-      throw new Problem('invalid', summaryOf(violations), { errors: violations })
+    if (violations.length > 0 || !type) throw invalid(violations)
     return { request: body as JobRequest, type }
   }
 
@@ -87,12 +92,17 @@ export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitPa
       store.accept(job),
       queues.enqueue(job.record, job.input),
     ])
-    if (accepted.status === 'rejected') await undo(job, accepted.reason)
-    if (enqueued.status === 'rejected') await undo(job, enqueued.reason)
-    return { job: viewOf(job), replayed: false }
+    if (accepted.status === 'fulfilled' && enqueued.status === 'fulfilled') return promised(job)
+    // Not waited for: a Redis that hangs has cost the client one timeout already.
+    void undo(job)
+    throw accepted.status === 'rejected' ? accepted.reason : (enqueued as PromiseRejectedResult).reason
   }
 
-  /** The key's answer comes first: a second request with it must not put a second job into the queue. */
+  /**
+   * The key's answer comes first: a second request with it must not put a second job into the queue. If the queue
+   * cannot be reached then, the job stays: somebody may hold a 202 for it by the same key, and a retry or the watchdog
+   * goes on with it.
+   */
   async function acceptOnce(job: NewJob): Promise<Submitted> {
     const accepted = await store.accept(job)
     if (accepted.status === 'mismatch') {
@@ -102,8 +112,14 @@ export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitPa
       )
     }
     if (accepted.status === 'duplicate') return replay(job.record.tenant, accepted.id)
-    await queues.enqueue(job.record, job.input).catch((error: unknown) => undo(job, error))
-    return { job: viewOf(job), replayed: false }
+    await queues.enqueue(job.record, job.input)
+    return promised(job)
+  }
+
+  function promised({ record, callback }: NewJob): Submitted {
+    const isHeard = callback?.events?.some((type) => type === '*' || type === 'job.queued') ?? false
+    if (isHeard) void followUps([], [record.id])
+    return { job: { record, text: jobText(record) }, replayed: false }
   }
 
   /** The first job again; if its request was cut off before the queue had it, this one finishes that. */
@@ -114,23 +130,15 @@ export function createSubmit({ store, queues, catalog, judgeCallback }: SubmitPa
     return { job, replayed: true }
   }
 
-  /** Nobody was promised this job. What cannot be undone now is complete or is completed by the watchdog. */
-  async function undo({ record, idempotency }: NewJob, error: unknown): Promise<never> {
-    await Promise.allSettled([
-      store.withdraw(record.tenant, record.id, idempotency?.key ?? null),
-      queues.remove(record.route[0] ?? '', record.id),
-    ])
-    throw error
+  /** Nobody was promised this job. If a worker has it all the same, or Redis is away, it takes its course. */
+  async function undo({ record }: NewJob): Promise<void> {
+    try {
+      if (await queues.remove(record.route[0] ?? '', record.id))
+        await store.withdraw(record.tenant, record.id)
+    } catch (err) {
+      log.debug({ err, job_id: record.id }, 'a refused job could not be withdrawn')
+    }
   }
-}
-
-function summaryOf([first, ...others]: readonly Violation[]): string {
-  const more = others.length > 0 ? ` (and ${others.length} more)` : ''
-  return `${first?.path || 'the body'} ${first?.message}${more}`
-}
-
-function viewOf({ record }: NewJob): JobView {
-  return { record, text: jobText(record) }
 }
 
 function toNewJob(tenant: string, request: JobRequest, type: JobType, idempotencyKey: string | null): NewJob {
@@ -176,8 +184,7 @@ function serialize(input: unknown): string {
   try {
     return JSON.stringify(input)
   } catch (cause) {
-    const errors = [{ path: '/input', message: 'is nested too deeply' }]
-    throw new Problem('invalid', summaryOf(errors), { errors, cause })
+    throw invalid([{ path: '/input', message: 'is nested too deeply' }], cause)
   }
 }
 

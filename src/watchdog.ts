@@ -112,7 +112,8 @@ function judge(
       return { kind: 'lost', detail: `The queue ${queue} no longer has the job, and never told how it ended` }
     default:
       if (Date.now() >= record.deadlineAt) return 'end'
-      return record.ending && record.status !== 'canceling' ? 'end' : 'healthy'
+      // Under a worker a canceled job is to be waited for; in a queue it has come back, or was put there late.
+      return record.ending && (truth.state !== 'active' || record.status !== 'canceling') ? 'end' : 'healthy'
   }
 }
 

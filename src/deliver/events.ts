@@ -1,11 +1,11 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { Problem } from '../errors.ts'
+import { findJob } from '../find-job.ts'
 import { withSnapshot } from '../follow.ts'
 import { isTerminal } from '../messages.ts'
 import type { JobView, Store } from '../store/store.ts'
 import { negotiate, readCursor, readLimit } from './negotiate.ts'
 import { ndjson } from './ndjson.ts'
-import { findJob } from './poll.ts'
 import { sse } from './sse.ts'
 import type { Streams } from './stream.ts'
 
@@ -21,6 +21,8 @@ export interface EventsParts {
 export function registerEvents(app: FastifyInstance, { store, streams }: EventsParts): void {
   app.get<{ Params: { id: string }; Querystring: Record<string, string | undefined> }>(
     '/jobs/:id/events',
+    // A HEAD would be held open like the stream it asks about.
+    { exposeHeadRoute: false },
     async (request, reply) => {
       const representation = negotiate(request, ['sse', 'ndjson', 'json'])
       // An EventSource keeps its URL when it reconnects, so the header is the newer of the two.

@@ -1,10 +1,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { authenticate } from '../authenticate.ts'
 import { Problem } from '../errors.ts'
+import { findJob } from '../find-job.ts'
 import { waitFor, type Follow } from '../follow.ts'
-import { isCorrelationId } from '../follow-up.ts'
 import { resultOf } from '../job.ts'
-import { isTerminal, jobStatuses, type JobStatus } from '../messages.ts'
+import { isCorrelationId, isTerminal, jobStatuses, type JobStatus } from '../messages.ts'
 import type { JobView, Store } from '../store/store.ts'
 import { preferredWait, readCursor, readLimit } from './negotiate.ts'
 
@@ -34,6 +34,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
       waitMs: waitS * 1_000,
       signal: AbortSignal.any([parts.closing, hangUp(reply)]),
     })
+    letGo(reply, parts.closing)
     return sendJob(request, reply, await findJob(store, request))
   })
 
@@ -70,17 +71,6 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
   })
 }
 
-/** The job that a request names. @throws Problem `not_found`, also for another tenant's */
-export async function findJob(
-  store: Store,
-  request: FastifyRequest<{ Params: { id: string } }>,
-): Promise<JobView> {
-  const { id } = request.params
-  const job = isCorrelationId(id) ? await store.get(authenticate(request), id) : null
-  if (!job) throw new Problem('not_found', `No job ${id}`)
-  return job
-}
-
 function sendJob(request: FastifyRequest, reply: FastifyReply, { record, text }: JobView): FastifyReply {
   const etag = `"${record.seq}"`
   reply.header('etag', etag).header('cache-control', 'no-cache')
@@ -89,9 +79,18 @@ function sendJob(request: FastifyRequest, reply: FastifyReply, { record, text }:
   return reply.type('application/json; charset=utf-8').send(text)
 }
 
-/** RFC 9110 §13.1.2: weak comparison with each of a list. */
+/** RFC 9110 §13.1.2: weak comparison with each of a list; `*` is whatever there is. */
 function matches(ifNoneMatch: string | undefined, etag: string): boolean {
-  return (ifNoneMatch ?? '').split(',').some((each) => each.trim().replace(/^W\//, '') === etag)
+  const known = (ifNoneMatch ?? '').split(',').map((each) => each.trim().replace(/^W\//, ''))
+  return known.includes(etag) || known.includes('*')
+}
+
+/**
+ * A held answer may come after a closing gateway has ended the connections that were idle: one that was kept alive
+ * would hold it up.
+ */
+export function letGo(reply: FastifyReply, closing: AbortSignal): void {
+  if (closing.aborted) reply.header('connection', 'close')
 }
 
 /** Aborts when the client hangs up before it has its answer. */

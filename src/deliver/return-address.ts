@@ -16,7 +16,7 @@ export interface ReturnAddressGuard {
    * connection and rejects with `code: 'ADDRESS_BLOCKED'` and the reason as its message. Follows no redirects.
    */
   dispatcher: Dispatcher
-  /** Lets the requests that are under way finish, then closes every connection. */
+  /** Closes every connection, also under a request: its delivery is made again. */
   close: () => Promise<void>
 }
 
@@ -26,6 +26,8 @@ type Judge = ReturnType<typeof createJudge>
 type Resolve = (host: string, options?: LookupOptions) => Promise<LookupAddress[]>
 
 const MAX_URL_CHARACTERS = 2_048
+/** Failures of a look-up that may be over at the next. */
+const TRANSIENT = ['EAI_AGAIN', 'ETIMEDOUT', 'ETIMEOUT']
 const LOOPBACK = ['127.0.0.1', '::1'].map((address) => ({ address, family: isIP(address) }))
 
 /** All that IANA has opened of IPv6; ipaddr.js calls unicast whatever it does not know. */
@@ -84,11 +86,13 @@ export function createReturnAddressGuard(options: {
       return reason === undefined ? parsed : refused(reason)
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException
+      // A resolver that has no answer just now says nothing of the address, and every try asks again.
+      if (code !== undefined && TRANSIENT.includes(code)) return parsed
       return refused(`${host} does not resolve (${code ?? message})`)
     }
   }
 
-  return { check, dispatcher, close: () => dispatcher.close() }
+  return { check, dispatcher, close: () => dispatcher.destroy() }
 }
 
 function createJudge(allowed: readonly Cidr[]) {
@@ -230,7 +234,7 @@ function codedError(code: string, message: string): Error {
 async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs)
+    timer = setTimeout(() => reject(codedError('ETIMEDOUT', `no answer within ${timeoutMs} ms`)), timeoutMs)
   })
   try {
     return await Promise.race([promise, late])

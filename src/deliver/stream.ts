@@ -36,11 +36,14 @@ export interface Streams {
  */
 export function createStreams(follow: Follow, limits: StreamLimits = streamLimits): Streams {
   const endings = new Set<() => void>()
+  let isEnding = false
 
   return {
     open(reply, format, id, after) {
       reply.hijack()
       const response = reply.raw
+      // Who hung up meanwhile does so no second time: nothing would ever stop following.
+      if (response.destroyed) return
       response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...format.headers })
       response.write(format.preamble)
       const stop = attach(
@@ -51,8 +54,11 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
         () => endings.delete(stop),
       )
       endings.add(stop)
+      // Its request was still being answered when the others were ended.
+      if (isEnding) stop()
     },
     endAll() {
+      isEnding = true
       for (const end of endings) end()
     },
   }

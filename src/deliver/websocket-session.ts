@@ -4,8 +4,7 @@ import { endEarly, type CancelParts } from '../cancel.ts'
 import { createAjv } from '../catalog.ts'
 import { Problem, toProblem } from '../errors.ts'
 import type { Follow, Subscription } from '../follow.ts'
-import { isCorrelationId } from '../follow-up.ts'
-import { isTerminal, type JobEvent } from '../messages.ts'
+import { isCorrelationId, isTerminal, type JobEvent } from '../messages.ts'
 import type { JobView } from '../store/store.ts'
 import type { Submit } from '../submit.ts'
 
@@ -92,9 +91,14 @@ export function createSession(peer: Peer, parts: SessionParts) {
     isReady: () => isReady,
 
     receive(text: string): void {
-      // Nothing more is read until this message is answered: a flood waits in the client's own socket.
+      // Nothing more is read until this message is answered and its answer has room: a flood waits in the client's
+      // own socket.
       socket.pause()
-      last = last.then(() => handle(text)).finally(() => socket.resume())
+      last = last
+        .then(() => handle(text))
+        .finally(() => {
+          if (hasRoom()) socket.resume()
+        })
     },
 
     end(): void {
@@ -180,10 +184,9 @@ export function createSession(peer: Peer, parts: SessionParts) {
     const subscription = parts.follow(id, after, {
       write(events) {
         for (const event of events) socket.send(frameOf(event), { binary: false }, onSent)
-        if (socket.bufferedAmount < SEND_BUFFER_BYTES) return true
-        drainTimer ??= setTimeout(() => close('too_slow', 'reconnect to go on'), DRAIN_MS)
-        return false
+        return hasRoom()
       },
+      hasRoom,
       end() {
         if (subscriptions.get(id) === subscription) subscriptions.delete(id)
         send({ op: 'end', job_id: id })
@@ -192,11 +195,19 @@ export function createSession(peer: Peer, parts: SessionParts) {
     subscriptions.set(id, subscription)
   }
 
-  /** Every subscription that was held back reads on once the socket has let go of half of what waited in it. */
+  /** Whether the socket may be given more. If not, the client has some time to read what waits for it. */
+  function hasRoom(): boolean {
+    if (socket.bufferedAmount < SEND_BUFFER_BYTES) return true
+    drainTimer ??= setTimeout(() => close('too_slow', 'reconnect to go on'), DRAIN_MS)
+    return false
+  }
+
+  /** What was held back goes on once the socket has let go of half of what waited in it. */
   function onSent(): void {
     if (!drainTimer || socket.bufferedAmount > SEND_BUFFER_BYTES / 2) return
     clearTimeout(drainTimer)
     drainTimer = null
+    socket.resume()
     for (const subscription of subscriptions.values()) subscription.resume()
   }
 
@@ -205,7 +216,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
   }
 
   function sendText(text: string): void {
-    if (socket.readyState === socket.OPEN) socket.send(text)
+    if (socket.readyState === socket.OPEN) socket.send(text, onSent)
   }
 }
 

@@ -1,5 +1,5 @@
 import websocket from '@fastify/websocket'
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { authenticate } from '../authenticate.ts'
 import { Problem } from '../errors.ts'
@@ -52,13 +52,18 @@ export async function registerWebSocket(
   app.route({
     method: 'GET',
     url: '/ws',
-    handler: () => {
+    handler: (_request, reply) => {
+      // RFC 9110 §15.5.22: a 426 names the protocol, and §7.8: so does its Connection.
+      reply.header('upgrade', 'websocket').header('connection', 'upgrade')
       throw new Problem(
         'upgrade_required',
         `Expected a WebSocket upgrade with the subprotocol ${SUBPROTOCOL}`,
       )
     },
-    wsHandler: (socket, request) => serve(socket, authenticate(request), parts, limits, request.log),
+    wsHandler: (socket, request) => {
+      if (!isSameOrigin(request)) return socket.close(closes.forbidden, 'Expected the gateway’s own origin')
+      return serve(socket, authenticate(request), parts, limits, request.log)
+    },
   })
 }
 
@@ -96,6 +101,15 @@ function serve(
     stopHeartbeat()
     session.end()
   })
+}
+
+/**
+ * A browser lets any page open a WebSocket to any address, and says only in `Origin` which page it was. Other clients
+ * send none. RFC 6455 §10.2.
+ */
+function isSameOrigin({ headers }: FastifyRequest): boolean {
+  const { origin, host } = headers
+  return origin === undefined || (URL.canParse(origin) && new URL(origin).host === host)
 }
 
 /** Pings at every beat; a peer that has said nothing between two beats is gone (RFC 6455 §5.5.2). */

@@ -14,8 +14,8 @@ export interface Store {
    */
   accept(job: NewJob): Promise<Accepted>
 
-  /** Takes back a job that was accepted but could not be enqueued, with its key. Once it has moved on, it stays. */
-  withdraw(tenant: string, id: string, idempotencyKey: string | null): Promise<void>
+  /** Takes back a job that was accepted, without a key, but could not be enqueued. Once it has moved on, it stays. */
+  withdraw(tenant: string, id: string): Promise<void>
 
   /** The records of jobs, null for those not (or no longer) here, in the order asked for. */
   load(ids: readonly string[]): Promise<(Stored | null)[]>

@@ -1,7 +1,8 @@
 import { Redis, type RedisOptions } from 'ioredis'
 
 /**
- * What a connection is for.
+ * What a connection is for. Each is given up, and made again, when it is silent for longer than any answer may take:
+ * a peer that vanished without a word would otherwise be waited for until TCP's own limit, which is hours.
  * `command`: fails at once while Redis is away, so that a request is answered with 503 rather than kept waiting.
  * `blocking`: waits for events as long as it takes. `subscriber`: follows channels and subscribes again by itself.
  */
@@ -12,9 +13,15 @@ export type Connect = (purpose: ConnectionPurpose) => Redis
 type Options = Omit<RedisOptions, 'replyMapping'>
 
 const optionsFor: Readonly<Record<ConnectionPurpose, Options>> = {
-  command: { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: 1_500 },
-  blocking: { maxRetriesPerRequest: null },
-  subscriber: { maxRetriesPerRequest: null },
+  command: {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    commandTimeout: 1_500,
+    socketTimeout: 3_000,
+  },
+  // Longer than anything that blocks: XREAD here 1 s, BZPOPMIN in a BullMQ worker 10 s.
+  blocking: { maxRetriesPerRequest: null, socketTimeout: 15_000 },
+  subscriber: { maxRetriesPerRequest: null, socketTimeout: 15_000 },
 }
 
 /**

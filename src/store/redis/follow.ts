@@ -4,6 +4,8 @@ import type { Listener, Unfollow } from '../store.ts'
 import type { Connect } from './connect.ts'
 import type { Keys } from './keys.ts'
 
+const PING_MS = 5_000
+
 /**
  * Live following over pub/sub: one connection per process, opened with the first follower. Messages are only as
  * reliable as the connection; whenever it comes back, every listener is told that it may have missed something.
@@ -11,6 +13,7 @@ import type { Keys } from './keys.ts'
 export function createFollow(connect: Connect, keys: Keys) {
   const listeners = new Map<string, Set<Listener>>()
   let subscriber: Redis | null = null
+  let pulse: NodeJS.Timeout | undefined
 
   return { follow, close }
 
@@ -52,6 +55,10 @@ export function createFollow(connect: Connect, keys: Keys) {
       if (wasReady) resubscribe(redis)
       wasReady = true
     })
+    // Nothing else is asked on it for long, and only what is asked can be missed.
+    pulse = setInterval(() => {
+      if (redis.status === 'ready') redis.ping().catch(() => undefined)
+    }, PING_MS)
     subscriber = redis
     return redis
   }
@@ -68,6 +75,7 @@ export function createFollow(connect: Connect, keys: Keys) {
   }
 
   async function close(): Promise<void> {
+    clearInterval(pulse)
     subscriber?.disconnect()
   }
 }

@@ -11,7 +11,7 @@ import { defineScript } from './scripts.ts'
 const PAGE_BYTES = 1_048_576
 /** How long an unfinished job is left alone after an event before the watchdog looks at it. */
 const WATCH_MS = 30_000
-/** When the watchdog checks that an ended job's last event was handed over to its return address. */
+/** When the watchdog checks that the events of an ended job, or for a new return address, were handed over. */
 const CALLBACK_CHECK_MS = 10_000
 /** Keys of a finished job go by the watchdog; this is how much later Redis drops them if there is no watchdog. */
 const EXPIRY_SLACK_MS = 3 * 86_400_000
@@ -61,11 +61,8 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
         : { status: status as 'duplicate' | 'mismatch', id: owner }
     },
 
-    async withdraw(tenant, id, idempotencyKey) {
-      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
-      await withdraw(idempotencyKey === null ? base : [...base, keys.idempotency(tenant, idempotencyKey)], [
-        id,
-      ])
+    async withdraw(tenant, id) {
+      await withdraw([keys.job(id), keys.journal(id), keys.due, keys.list(tenant)], [id])
     },
 
     async load(ids) {
@@ -145,7 +142,8 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
     },
 
     async setCallback(id, callback, after) {
-      return (await setCallback([keys.job(id)], [JSON.stringify(callback), filterOf(callback), after])) === 1
+      const args = [JSON.stringify(callback), filterOf(callback), after, id, Date.now() + CALLBACK_CHECK_MS]
+      return (await setCallback([keys.job(id), keys.due], args)) === 1
     },
 
     async callback(id) {

@@ -1,59 +1,81 @@
-import type { Redis } from 'ioredis'
+import type { ChainableCommander, Redis } from 'ioredis'
 import { dataOf, jobText } from '../../job.ts'
 import { isTerminal, type JobRecord } from '../../messages.ts'
-import type { JobView, Store } from '../store.ts'
+import type { JobView, ListFilter, Store } from '../store.ts'
 import type { Keys } from './keys.ts'
 
 /** Records that one listing looks through at most before it hands out what it has found so far. */
 const SCAN_LIMIT = 2_000
+const SCAN_STEP = 100
 
 /** Reads jobs as clients see them. */
 export function createViews(redis: Redis, keys: Keys): Pick<Store, 'get' | 'list'> {
   return { get, list }
 
   async function get(tenant: string, id: string): Promise<JobView | null> {
-    const [view] = await views([id])
-    return view && view.record.tenant === tenant ? view : null
+    const [record, last] = await readAll((pipeline) =>
+      pipeline.hget(keys.job(id), 'record').lindex(keys.journal(id), -1),
+    )
+    const view = record ? toView(parse(record), last) : null
+    return view?.record.tenant === tenant ? view : null
   }
 
   async function list(...[tenant, filter, { limit, after }]: Parameters<Store['list']>) {
-    const jobs: JobView[] = []
-    let last = after
-    for (let scanned = 0; scanned < SCAN_LIMIT;) {
-      const ids = await redis.zrevrangebylex(
-        keys.list(tenant),
-        last ? `(${last}` : '+',
-        '-',
-        'LIMIT',
-        0,
-        limit,
-      )
-      for (const [index, view] of (await views(ids)).entries()) {
-        last = ids[index] ?? last
-        if (!view || (filter.status ?? view.record.status) !== view.record.status) continue
-        if ((filter.type ?? view.record.type) !== view.record.type) continue
-        jobs.push(view)
-        if (jobs.length === limit) return { jobs, next: last }
-      }
-      if (ids.length < limit) return { jobs, next: null }
-      scanned += ids.length
+    const key = keys.list(tenant)
+    const step = Math.max(limit, SCAN_STEP)
+    const found: JobRecord[] = []
+    let next = after
+    for (let scanned = 0; scanned < SCAN_LIMIT; scanned += step) {
+      const ids = await redis.zrevrangebylex(key, next ? `(${next}` : '+', '-', 'LIMIT', 0, step)
+      const records = await recordsOf(ids)
+      await dropGone(key, ids, records)
+      found.push(...records.filter((record) => record !== null).filter((record) => matches(record, filter)))
+      if (found.length > limit)
+        return { jobs: await viewsOf(found.slice(0, limit)), next: found[limit - 1]?.id ?? null }
+      if (ids.length < step) return { jobs: await viewsOf(found), next: null }
+      next = ids.at(-1) ?? next
     }
-    return { jobs, next: last }
+    return { jobs: await viewsOf(found), next }
   }
 
-  async function views(ids: readonly string[]): Promise<(JobView | null)[]> {
+  async function recordsOf(ids: readonly string[]): Promise<(JobRecord | null)[]> {
+    const texts = await readAll((pipeline) => {
+      for (const id of ids) pipeline.hget(keys.job(id), 'record')
+    })
+    return texts.map((text) => (text ? parse(text) : null))
+  }
+
+  /** Redis dropped them before the watchdog could forget them, and nothing else knows their tenant. */
+  async function dropGone(key: string, ids: readonly string[], records: readonly unknown[]): Promise<void> {
+    const gone = ids.filter((_, index) => !records[index])
+    if (gone.length > 0) await redis.zrem(key, ...gone)
+  }
+
+  async function viewsOf(records: readonly JobRecord[]): Promise<JobView[]> {
+    const lasts = await readAll((pipeline) => {
+      for (const { id } of records) pipeline.lindex(keys.journal(id), -1)
+    })
+    return records.map((record, index) => toView(record, lasts[index] ?? null))
+  }
+
+  async function readAll(ask: (pipeline: ChainableCommander) => void): Promise<(string | null)[]> {
     const pipeline = redis.pipeline()
-    for (const id of ids) pipeline.hget(keys.job(id), 'record').lindex(keys.journal(id), -1)
-    const replies = ((await pipeline.exec()) ?? []).map(([error, reply]) => {
+    ask(pipeline)
+    return ((await pipeline.exec()) ?? []).map(([error, reply]) => {
       if (error) throw error
       return reply as string | null
     })
-    return ids.map((_, index) => toView(replies[2 * index], replies[2 * index + 1]))
   }
 }
 
-function toView(recordText: string | null | undefined, lastEvent: string | null | undefined): JobView | null {
-  if (!recordText) return null
-  const record = JSON.parse(recordText) as JobRecord
+function matches({ status, type }: JobRecord, filter: ListFilter): boolean {
+  return (filter.status ?? status) === status && (filter.type ?? type) === type
+}
+
+function parse(text: string): JobRecord {
+  return JSON.parse(text) as JobRecord
+}
+
+function toView(record: JobRecord, lastEvent: string | null | undefined): JobView {
   return { record, text: isTerminal(record.status) && lastEvent ? dataOf(lastEvent) : jobText(record) }
 }
