@@ -148,10 +148,8 @@ t.test('a resolver that never answers holds neither a check nor a connection for
     lookup: (_host, _options, callback) => pending.push(callback),
     connectTimeoutMs: 200,
   })
-  t.equal(
-    await reasonOf(check('http://slow.example/')),
-    'slow.example does not resolve (no answer within 200 ms)',
-  )
+  // It says nothing of the name, which is judged again at every try.
+  t.equal((await check('http://slow.example/')).status, 'allowed')
   const late = request(`http://slow.example:${listener.port}/`, { dispatcher })
   await t.rejects(late, { code: 'UND_ERR_CONNECT_TIMEOUT' })
   t.equal(pending.length, 2)

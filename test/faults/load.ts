@@ -32,17 +32,17 @@ export function startLoad({ urls, concurrency, job }: LoadOptions): Load {
   const refused: Record<string, number> = {}
   const waiting: { count: number; resolve: () => void }[] = []
   const body = JSON.stringify(job)
-  let stopped = false
+  const stopping = new AbortController()
   let turn = 0
 
   const submitters = Array.from({ length: concurrency }, async () => {
-    while (!stopped) await submit(urls[turn++ % urls.length] ?? '')
+    while (!stopping.signal.aborted) await submit(urls[turn++ % urls.length] ?? '')
   })
   return {
     accepted,
     refused,
     async stop() {
-      stopped = true
+      stopping.abort()
       await Promise.all(submitters)
       await agent.destroy()
     },

@@ -1,0 +1,194 @@
+import { once } from 'node:events'
+import { setImmediate as turn } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { v7 as uuidv7 } from 'uuid'
+import { createConnect } from '../src/store/redis/connect.ts'
+import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import type { Store } from '../src/store/store.ts'
+import { startRedis, type TestRedis } from './helper.ts'
+import { all, listen, move, newJob, storeContract } from './store-contract.ts'
+
+const redis = await startRedis(t)
+
+t.test('the store in Redis keeps the contract', (t) => {
+  storeContract(t, (t) => openStore(t, redis))
+  t.end()
+})
+
+t.test('an ended job expires some days after its retention, an unfinished one never', async (t) => {
+  const store = await openStore(t, redis)
+  const client = redis.connect()
+  const job = newJob({ retentionMs: 5_000_000 })
+  await store.accept(job)
+  await move(store, job, { kind: 'started', queue: 'a' })
+  const keys = await keysOf(job.record.id)
+  t.equal(keys.length, 2)
+  for (const key of keys) t.equal(await client.pttl(key), -1)
+  await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
+  const expiresAt = (await store.load([job.record.id]))[0]?.record.expiresAt ?? 0
+  for (const key of keys) {
+    const at = await client.pexpiretime(key)
+    t.ok(at > expiresAt, 'the watchdog comes first')
+    t.ok(at < expiresAt + 7 * 86_400_000)
+  }
+})
+
+t.test('of a forgotten job no key is left', async (t) => {
+  const store = await openStore(t, redis)
+  const job = newJob({ tenant: uuidv7() }, { callback: { url: 'http://a', events: ['*'] } })
+  const { id, tenant } = job.record
+  await store.accept(job)
+  await store.nextDelivery(id, null)
+  await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
+  t.equal((await keysOf(id)).length, 2)
+  await store.forget(tenant, id)
+  t.strictSame(await keysOf(id), [])
+  t.strictSame(await keysOf(tenant), [])
+})
+
+t.test('an idempotency key goes by itself', async (t) => {
+  const store = await openStore(t, redis)
+  const tenant = uuidv7()
+  const job = newJob({ tenant }, { idempotency: { key: 'k', fingerprint: 'f', keepMs: 4_000_000 } })
+  await store.accept(job)
+  const [key = ''] = (await keysOf(tenant)).filter((key) => key.includes('idempotency'))
+  const left = await redis.connect().pttl(key)
+  t.ok(left > 0 && left <= 4_000_000)
+})
+
+t.test('everything is in one slot of a cluster', async (t) => {
+  const keys = await redis.connect().keys('*')
+  t.ok(keys.length > 10)
+  t.strictSame(
+    keys.filter((key) => !key.startsWith('{quartet}:')),
+    [],
+  )
+})
+
+t.test('a job that Redis dropped leaves the list when it is looked through', async (t) => {
+  const store = await openStore(t, redis)
+  const tenant = uuidv7()
+  const [gone, kept] = [newJob({ tenant }), newJob({ tenant })]
+  for (const job of [gone, kept]) await store.accept(job)
+  const client = redis.connect()
+  await client.del(await keysOf(gone.record.id))
+  const { jobs, next } = await store.list(tenant, {}, { limit: 10, after: null })
+  t.strictSame(
+    jobs.map(({ record }) => record.id),
+    [kept.record.id],
+  )
+  t.equal(next, null)
+  t.strictSame(await client.zrange(`{quartet}:jobs:${tenant}`, '0', '-1'), [kept.record.id])
+})
+
+t.test('when the subscriber’s connection is cut, every follower is told and goes on', async (t) => {
+  const [store, other] = [await openStore(t, redis), await openStore(t, redis)]
+  const jobs = [newJob(), newJob()]
+  const heard = [listen(), listen(), listen()]
+  for (const job of jobs) await store.accept(job)
+  const [a, b] = jobs as [(typeof jobs)[0], (typeof jobs)[0]]
+  await store.follow(a.record.id, heard[0]!)
+  await store.follow(a.record.id, heard[1]!)
+  await store.follow(b.record.id, heard[2]!)
+  for (const round of [1, 2, 3]) {
+    t.ok(Number(await redis.connect().call('CLIENT', 'KILL', 'TYPE', 'pubsub')) > 0)
+    await Promise.all(heard.map((each) => each.interruption(round)))
+    for (const job of jobs) await move(other, job, { kind: 'progress', queue: 'a', data: `${round}` })
+    await Promise.all(heard.map((each) => each.until(({ seq }) => seq === round + 1)))
+  }
+  for (const [index, each] of heard.entries()) {
+    t.strictSame(each.heard, (await all(store, index < 2 ? a : b)).slice(1))
+  }
+})
+
+t.test('a follower that joins while the connection is away hears what comes after', async (t) => {
+  const store = await openStore(t, redis)
+  const [a, b] = [newJob(), newJob()]
+  for (const job of [a, b]) await store.accept(job)
+  await store.follow(a.record.id, listen())
+  const heard = listen()
+  await redis.connect().call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+  await store.follow(b.record.id, heard)
+  await move(store, b, { kind: 'started', queue: 'a' })
+  t.strictSame(await heard.until(({ seq }) => seq === 2), (await all(store, b)).slice(1))
+})
+
+t.test('a Redis that may drop keys is refused', async (t) => {
+  const store = await openStore(t, redis)
+  const client = redis.connect()
+  t.teardown(() => client.config('SET', 'maxmemory-policy', 'noeviction'))
+  await store.check()
+  await client.config('SET', 'maxmemory-policy', 'allkeys-lru')
+  await t.rejects(store.check(), {
+    message: "Expected Redis's maxmemory-policy to be noeviction, got allkeys-lru",
+  })
+  await client.config('SET', 'maxmemory-policy', 'noeviction')
+  await store.check()
+})
+
+t.test('a Redis that is full is refused', async (t) => {
+  const store = await openStore(t, redis)
+  const client = redis.connect()
+  t.teardown(() => client.config('SET', 'maxmemory', '0'))
+  await client.config('SET', 'maxmemory', '1')
+  await t.rejects(store.check(), { message: /full/ })
+  await t.rejects(store.accept(newJob()), { message: /^OOM/ }, 'and takes nothing in')
+  await client.config('SET', 'maxmemory', '0')
+  await store.check()
+})
+
+t.test('while Redis is away every call fails at once, and works again afterwards', async (t) => {
+  const own = await startRedis(t)
+  const store = await openStore(t, own)
+  const job = newJob()
+  const { id, tenant } = job.record
+  await store.accept(job)
+  await own.stop()
+  const calls: (() => Promise<unknown>)[] = [
+    () => store.accept(newJob()),
+    () => store.withdraw(tenant, id),
+    () => store.load([id]),
+    () => store.apply({ source: 's', from: null, to: '1' }, []),
+    () => store.cursor('s'),
+    () => store.get(tenant, id),
+    () => store.read(id, 0, 10),
+    () => store.list(tenant, {}, { limit: 1, after: null }),
+    () => store.overdue(0, 1, 1),
+    () => store.postpone(id, 0),
+    () => store.suspectAll(0),
+    () => store.forget(tenant, id),
+    () => store.lease('s', 'a', 1),
+    () => store.release('s', 'a'),
+    () => store.setCallback(id, { url: 'http://a', events: null }, 0),
+    () => store.callback(id),
+    () => store.nextDelivery(id, null),
+    () => store.check(),
+  ]
+  for (const call of calls) await t.rejects(call(), Error, String(call))
+  await own.start()
+  while (
+    !(await store.check().then(
+      () => true,
+      () => false,
+    ))
+  )
+    await turn()
+  t.match(await store.load([id]), [{ record: { id }, version: 1 }])
+})
+
+async function openStore(t: Test, { url }: TestRedis): Promise<Store> {
+  // Connections break when a test stops or cuts them.
+  const connect = createConnect(url, () => undefined)
+  const client = connect('command')
+  await once(client, 'ready')
+  const store = createRedisStore(client, connect)
+  t.teardown(async () => {
+    await store.close()
+    client.disconnect()
+  })
+  return store
+}
+
+async function keysOf(name: string): Promise<string[]> {
+  return redis.connect().keys(`*${name}*`)
+}

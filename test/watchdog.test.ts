@@ -1,0 +1,493 @@
+import { EventEmitter, once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setImmediate as turn } from 'node:timers/promises'
+import { Queue, UnrecoverableError, Worker, type Processor } from 'bullmq'
+import { pino } from 'pino'
+import t, { type Test } from 'tap'
+import { parseCatalog } from '../src/catalog.ts'
+import { isCollected } from '../src/collect.ts'
+import { createFollow, waitFor, type Follow } from '../src/follow.ts'
+import type { EventType, JobRecord } from '../src/messages.ts'
+import { createQueues, type Queues } from '../src/queues.ts'
+import { createResultQueue, type ResultQueue } from '../src/result-queue.ts'
+import { createConnect } from '../src/store/redis/connect.ts'
+import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import type { NewJob, Store } from '../src/store/store.ts'
+import { startGateway } from './gateway.ts'
+import { startRedis, type TestRedis } from './helper.ts'
+import { all, move, newJob } from './store-contract.ts'
+
+/*
+ * Each test does only a part of what the gateway would have done before it was killed, and makes the job due.
+ * Each has queues of its own, so that what is left over from one does not concern another.
+ */
+const names = Array.from({ length: 40 }, (_, index) => `q${index}`)
+const types = { test: { steps: names, attempts: 3, backoff_ms: 3_000 } }
+const node = await openNode(t, await startRedis(t))
+let used = 0
+// Two watch: they must not do more than one.
+for (const _ of ['one', 'another']) await startGateway(t, types, { redis: node.redis })
+
+t.test('a job that was accepted but not enqueued is done', async (t) => {
+  const { store, job, queues } = await prepare({ input: '{"n":12345678901234567890}' })
+  await store.accept(job)
+  await node.work(t, queues[0], async ({ data }) => data)
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'completed' })
+  t.strictSame(await typesOf(job), ['job.queued', 'step.started', 'job.completed'])
+})
+
+t.test('a job that was accepted, but waits for its time, waits on', async (t) => {
+  const { store, job, queues } = await prepare({ fields: { notBefore: Date.now() + 3_600_000 } })
+  await store.accept(job)
+  await store.postpone(job.record.id, 0)
+  while ((await node.queues.truth(queues[0], job.record.id)).state !== 'delayed') await turn()
+  await store.postpone(job.record.id, 0)
+  await looked(job)
+  t.strictSame(await typesOf(job), ['job.queued'])
+})
+
+t.test('a result that was not handed to the next step is handed to it', async (t) => {
+  const { store, job, queues } = await prepare({ steps: 2 })
+  await store.accept(job)
+  await move(
+    store,
+    job,
+    { kind: 'started', queue: queues[0] },
+    { kind: 'completed', queue: queues[0], result: '{"x":1}' },
+  )
+  await node.work(t, queues[1], async ({ data }) => ({ got: data as unknown }))
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'completed', result: { got: { x: 1 } } })
+  const types = ['job.queued', 'step.started', 'step.completed', 'step.started', 'job.completed']
+  t.strictSame(await typesOf(job), types)
+})
+
+for (const outcome of ['completed', 'failed'] as const) {
+  t.test(`an outcome that was cut from the result queue is read from BullMQ (${outcome})`, async (t) => {
+    const own = await openNode(t, await startRedis(t))
+    const { job, queues } = await prepare({ steps: 2 })
+    await own.store.accept(job)
+    await own.queues.enqueue(job.record, job.input)
+    await own.workOnce(t, queues[0], outcome)
+    await own.redis.connect().xtrim(`bull:${queues[0]}:events`, 'MAXLEN', 0)
+    // Once nothing comes after the cut, once something does.
+    if (outcome === 'failed') await own.bull(queues[0]).add('another', {})
+    await startGateway(t, types, { redis: own.redis })
+    await own.work(t, queues[1], async ({ data }) => data)
+    await own.store.postpone(job.record.id, 0)
+    const answer = await ended(job, own)
+    if (outcome === 'completed') {
+      t.match(answer, { status: 'completed', result: 'done' })
+      t.strictSame(await typesOf(job, own), ['job.queued', 'step.completed', 'step.started', 'job.completed'])
+    } else {
+      t.match(answer, { status: 'failed', error: { code: 'step_failed', detail: 'no luck' } })
+      t.strictSame(await typesOf(job, own), ['job.queued', 'job.failed'])
+    }
+  })
+}
+
+t.test('when the result queue is cut past the cursor, every job is looked at, due or not', async (t) => {
+  const own = await openNode(t, await startRedis(t))
+  const { job, queues } = await prepare({})
+  const first = await startGateway(t, types, { redis: own.redis })
+  await own.store.accept(job)
+  await own.queues.enqueue(job.record, job.input)
+  while ((await own.store.cursor(queues[0])) === null) await turn()
+  await first.app.close()
+  await own.workOnce(t, queues[0], 'completed')
+  await own.redis.connect().xtrim(`bull:${queues[0]}:events`, 'MAXLEN', 0)
+  await startGateway(t, types, { redis: own.redis })
+  t.match(await ended(job, own), { status: 'completed', result: 'done' })
+})
+
+t.test('a job that its queue no longer has is lost, and has failed', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await move(store, job, { kind: 'started', queue: queues[0] })
+  await node.queues.enqueue(job.record, job.input)
+  await node.bull(queues[0]).obliterate({ force: true })
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'failed', error: { code: 'job_lost' } })
+})
+
+t.test('a job that its queue no longer has, but no worker ever had, is enqueued again', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await node.bull(queues[0]).obliterate({ force: true })
+  await node.work(t, queues[0], async () => 'done')
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'completed', result: 'done' })
+})
+
+t.test('a job that waits past its deadline expires and leaves its queue', async (t) => {
+  const { store, job, queues } = await prepare({ fields: { deadlineAt: Date.now() + 1 } })
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  t.match(await ended(job), { status: 'expired', error: { code: 'deadline_exceeded' } })
+  t.strictSame(await typesOf(job), ['job.queued', 'job.expired'])
+  t.equal((await node.queues.truth(queues[0], job.record.id)).state, 'unknown')
+})
+
+t.test('a job that was never enqueued expires too', async (t) => {
+  const { store, job } = await prepare({ fields: { deadlineAt: Date.now() + 1 } })
+  await store.accept(job)
+  t.match(await ended(job), { status: 'expired' })
+})
+
+t.test(
+  'a job that a worker has past its deadline expires, and the worker’s outcome is ignored',
+  async (t) => {
+    const { store, job, queues } = await prepare({ steps: 2 })
+    const { id } = job.record
+    const held = hold()
+    const worker = await node.work(t, queues[0], held.processor)
+    await store.accept(job)
+    await node.queues.enqueue(job.record, job.input)
+    await told(job, 'step.started')
+    const [stored] = await store.load([id])
+    if (stored) {
+      const record = { ...stored.record, deadlineAt: Date.now() - 1 }
+      await store.apply(null, [{ version: stored.version, record, events: [] }])
+    }
+    t.match(await ended(job), { status: 'expired', step: { attempt: 1 } })
+    const completed = once(worker, 'completed')
+    held.release()
+    await completed
+    await collected(queues[0])
+    t.strictSame(await typesOf(job), ['job.queued', 'step.started', 'job.expired'])
+    t.equal((await node.queues.truth(queues[1], id)).state, 'unknown', 'and there is no further step')
+  },
+)
+
+t.test('the attempt under way at the deadline is the last', async (t) => {
+  const { store, job, queues } = await prepare({})
+  const held = hold()
+  let attempts = 0
+  const worker = await node.work(t, queues[0], async () => {
+    attempts++
+    await held.processor()
+    throw new Error('no luck')
+  })
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await told(job, 'step.started')
+  await pass(job)
+  t.match(await ended(job), { status: 'expired' })
+  const failed = once(worker, 'failed')
+  held.release()
+  await failed
+  while ((await node.queues.truth(queues[0], job.record.id)).state !== 'unknown') await turn()
+  t.equal(attempts, 1)
+})
+
+t.test('a wish to cancel that was only stored is fulfilled', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await move(store, job, { kind: 'end_requested', ending: 'canceled' })
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'canceled', error: null })
+  t.equal((await node.queues.truth(queues[0], job.record.id)).state, 'unknown')
+})
+
+t.test('a wish to cancel a job that a worker has is told, and kept', async (t) => {
+  const { store, job, queues } = await prepare({ steps: 2 })
+  const held = hold()
+  await node.work(t, queues[0], held.processor)
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await told(job, 'step.started')
+  await move(store, job, { kind: 'end_requested', ending: 'canceled' })
+  await store.postpone(job.record.id, 0)
+  await told(job, 'job.canceling')
+  held.release()
+  t.match(await ended(job), { status: 'canceled' })
+  const types = ['job.queued', 'step.started', 'job.canceling', 'step.completed', 'job.canceled']
+  t.strictSame(await typesOf(job), types)
+})
+
+t.test('a job that was taken out of its queue for its end, but did not end, ends', async (t) => {
+  for (const ending of ['canceled', 'expired'] as const) {
+    const { store, job, queues } = await prepare({})
+    await store.accept(job)
+    await move(store, job, { kind: 'end_requested', ending })
+    await store.postpone(job.record.id, 0)
+    t.match(await ended(job), { status: ending })
+    t.equal(await resultsOf(queues[0]).newest(), null, 'and is not put in again')
+  }
+})
+
+t.test('a healthy job is left alone, however often it is looked at', async (t) => {
+  const { store, job, queues } = await prepare({})
+  const held = hold()
+  await node.work(t, queues[0], held.processor)
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await told(job, 'step.started')
+  for (const _ of [1, 2]) {
+    await store.postpone(job.record.id, 0)
+    await looked(job)
+  }
+  held.release()
+  t.match(await ended(job), { status: 'completed' })
+  t.strictSame(await typesOf(job), ['job.queued', 'step.started', 'job.completed'])
+})
+
+t.test('nothing is repaired that the result queue is yet to tell', async (t) => {
+  const own = await openNode(t, await startRedis(t))
+  const { job, queues } = await prepare({})
+  // Somebody has the duty to collect and does not do it.
+  await own.store.lease(queues[0], 'asleep', 3_600_000)
+  await own.store.accept(job)
+  await own.queues.enqueue(job.record, job.input)
+  await own.workOnce(t, queues[0], 'completed')
+  await startGateway(t, types, { redis: own.redis })
+  await own.store.postpone(job.record.id, 0)
+  // First it is claimed, then put off for less than that.
+  for (let [due, claimed] = [0, 0]; due >= claimed; due = await dueOf(job, own)) {
+    claimed = Math.max(claimed, due)
+    await turn()
+  }
+  t.strictSame(await typesOf(job, own), ['job.queued'])
+  await own.store.release(queues[0], 'asleep')
+  t.match(await ended(job, own), { status: 'completed' })
+  t.strictSame(await typesOf(job, own), ['job.queued', 'step.started', 'job.completed'])
+})
+
+t.test('after a loss every job is looked at', async (t) => {
+  const prepared = await Promise.all(Array.from({ length: 3 }, () => prepare({})))
+  for (const { store, job } of prepared) await store.accept(job)
+  for (const { queues } of prepared) await node.work(t, queues[0], async () => 'done')
+  await node.store.suspectAll(Date.now())
+  for (const { job } of prepared) t.match(await ended(job), { status: 'completed' })
+})
+
+t.test('an end that was not handed over to its return address is', async (t) => {
+  const receiver = await startReceiver(t)
+  const { store, job, queues } = await prepare({ callback: receiver.url })
+  await store.accept(job)
+  await move(store, job, { kind: 'failed', queue: queues[0], reason: 'no luck' })
+  await store.postpone(job.record.id, 0)
+  const event = (await all(store, job)).at(-1)
+  t.equal(await receiver.received(job), event?.text)
+})
+
+t.test('so is one whose hand-over was cut off half way', async (t) => {
+  const receiver = await startReceiver(t)
+  const { store, job, queues } = await prepare({ callback: receiver.url })
+  await store.accept(job)
+  await move(store, job, { kind: 'failed', queue: queues[0], reason: 'no luck' })
+  t.ok(await store.nextDelivery(job.record.id, null))
+  await store.postpone(job.record.id, 0)
+  t.ok(await receiver.received(job))
+})
+
+t.test('so is one to a return address that came after the end', async (t) => {
+  const receiver = await startReceiver(t)
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await move(store, job, { kind: 'failed', queue: queues[0], reason: 'no luck' })
+  await store.setCallback(job.record.id, { url: receiver.url, events: null }, 0)
+  await store.postpone(job.record.id, 0)
+  t.ok(await receiver.received(job))
+})
+
+t.test('an event of a job under way is handed over as well', async (t) => {
+  const receiver = await startReceiver(t)
+  const { store, job } = await prepare({ callback: receiver.url, events: ['job.queued'] })
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await store.postpone(job.record.id, 0)
+  t.equal(await receiver.received(job), job.event)
+})
+
+t.test('an ended job is forgotten when its retention is over', async (t) => {
+  const { store, job } = await prepare({ fields: { retentionMs: 1 } })
+  const kept = await prepare({ fields: { retentionMs: 3_600_000 } })
+  for (const each of [job, kept.job]) {
+    await store.accept(each)
+    await move(store, each, { kind: 'failed', queue: each.record.route[0] ?? '', reason: 'no luck' })
+    await store.postpone(each.record.id, 0)
+  }
+  while ((await store.load([job.record.id]))[0] !== null) await turn()
+  await looked(kept.job)
+  t.match(await store.load([kept.job.record.id]), [{ record: { status: 'failed' } }])
+})
+
+t.test('what is left of a job that is gone is cleared away', async (t) => {
+  const { store, job } = await prepare({})
+  await store.accept(job)
+  const client = node.redis.connect()
+  await client.del(`{quartet}:job:${job.record.id}`)
+  await store.postpone(job.record.id, 0)
+  while ((await client.keys(`*${job.record.id}*`)).length > 0) await turn()
+  while ((await dueOf(job)) !== -1) await turn()
+  t.pass('nothing')
+})
+
+interface Node {
+  readonly redis: TestRedis
+  readonly store: Store
+  readonly queues: Queues
+  readonly follow: Follow
+  bull(queue: string): Queue
+  /** Runs a plain BullMQ worker until the test ends. */
+  work(t: Test, queue: string, processor: Processor): Promise<Worker>
+  /** Lets a worker do one job, and ends it. */
+  workOnce(t: Test, queue: string, outcome: 'completed' | 'failed'): Promise<void>
+}
+
+/** The parts of a gateway, none of which does anything by itself. */
+async function openNode(t: Test, redis: TestRedis): Promise<Node> {
+  const connect = createConnect(redis.url, () => undefined)
+  const client = connect('command')
+  await once(client, 'ready')
+  const store = createRedisStore(client, connect)
+  const queues = createQueues(client, 'bull', parseCatalog({ types }))
+  t.teardown(async () => {
+    await queues.close()
+    await store.close()
+    client.disconnect()
+  })
+  const work: Node['work'] = async (t, queue, processor) => {
+    const worker = new Worker(queue, processor, { connection: redis.connect({ maxRetriesPerRequest: null }) })
+    worker.on('error', () => undefined)
+    t.teardown(() => worker.close(true))
+    await worker.waitUntilReady()
+    return worker
+  }
+  return {
+    redis,
+    store,
+    queues,
+    follow: createFollow({ store, log: pino({ level: 'silent' }) }),
+    work,
+    bull(name) {
+      const queue = new Queue(name, { connection: redis.connect() })
+      t.teardown(() => queue.close())
+      return queue
+    },
+    async workOnce(t, queue, outcome) {
+      const worker = await work(t, queue, async () => {
+        if (outcome === 'failed') throw new UnrecoverableError('no luck')
+        return 'done'
+      })
+      await once(worker, outcome)
+      await worker.close()
+    },
+  }
+}
+
+interface Prepared {
+  readonly store: Store
+  readonly job: NewJob
+  readonly queues: readonly [string, string]
+}
+
+/** A job that nobody knows of yet, on one or two queues that nobody else uses. */
+async function prepare({
+  steps = 1,
+  fields = {},
+  input = '{}',
+  callback,
+  events = null,
+}: {
+  steps?: 1 | 2
+  fields?: Partial<JobRecord>
+  input?: string
+  callback?: string
+  events?: readonly string[] | null
+}): Promise<Prepared> {
+  const queues = names.slice(used, (used += steps))
+  if (queues.length < steps) throw new Error(`Expected a queue for every test, got ${names.length}`)
+  const returnAddress = callback === undefined ? null : { url: callback, events }
+  const job = newJob({ route: queues, ...fields }, { input, callback: returnAddress })
+  return { store: node.store, job, queues: [queues[0] ?? '', queues[1] ?? ''] }
+}
+
+/** A processor that does not return before it is released. */
+function hold(): { processor: () => Promise<void>; release(): void } {
+  const emitter = new EventEmitter()
+  const released = once(emitter, 'release').then(() => undefined)
+  return { processor: () => released, release: () => emitter.emit('release') }
+}
+
+async function told({ record: { id } }: NewJob, type: EventType, { follow } = node): Promise<void> {
+  const signal = AbortSignal.timeout(100_000)
+  await waitFor(follow, id, 0, (event) => event.type === type, { waitMs: 100_000, signal })
+}
+
+/** The job as a client sees it, once it has ended. */
+async function ended(job: NewJob, { follow, store } = node): Promise<unknown> {
+  const { id, tenant } = job.record
+  const signal = AbortSignal.timeout(100_000)
+  await waitFor(follow, id, 0, ({ terminal }) => terminal, { waitMs: 100_000, signal })
+  const view = await store.get(tenant, id)
+  return JSON.parse(view?.text ?? 'null')
+}
+
+/** Lets a job's deadline pass. */
+async function pass({ record: { id } }: NewJob): Promise<void> {
+  const [stored] = await node.store.load([id])
+  if (!stored) throw new Error('Expected the job to be there, got none')
+  const record = { ...stored.record, deadlineAt: Date.now() - 1 }
+  await node.store.apply(null, [{ version: stored.version, record, events: [] }])
+}
+
+/** Waits until the watchdog has turned to a job that is due. */
+async function looked(job: NewJob): Promise<void> {
+  while ((await dueOf(job)) < Date.now()) await turn()
+}
+
+/** Waits until all that a queue has told is in the journals. */
+async function collected(queue: string): Promise<void> {
+  while (!(await isCollected(node.store, queue, await resultsOf(queue).newest(), 1_000))) await turn()
+}
+
+function resultsOf(queue: string): ResultQueue {
+  const client = node.redis.connect()
+  return createResultQueue(client, () => client, 'bull', queue)
+}
+
+/** When a job is to be looked at, -1 if never. */
+async function dueOf({ record: { id } }: NewJob, { redis } = node): Promise<number> {
+  const client = redis.connect()
+  const due = await client.zscore('{quartet}:due', id)
+  client.disconnect()
+  return Number(due ?? -1)
+}
+
+async function typesOf(job: NewJob, { store } = node): Promise<string[]> {
+  return (await all(store, job)).map(({ type }) => type)
+}
+
+/** A return address that takes everything. */
+async function startReceiver(t: Test): Promise<{ url: string; received(job: NewJob): Promise<string> }> {
+  const bodies = new Map<string, string>()
+  const emitter = new EventEmitter()
+  const server = createServer((request, response) => {
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      const [id = ''] = String(request.headers['webhook-id']).split('.')
+      bodies.set(id, Buffer.concat(chunks).toString())
+      response.end()
+      emitter.emit('received')
+    })
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    server.close()
+    server.closeAllConnections()
+  })
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+    async received({ record: { id } }) {
+      while (!bodies.has(id)) await once(emitter, 'received')
+      return bodies.get(id) ?? ''
+    },
+  }
+}
