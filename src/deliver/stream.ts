@@ -44,6 +44,8 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
       const response = reply.raw
       // Who hung up meanwhile does so no second time: nothing would ever stop following.
       if (response.destroyed) return
+      // Its request was still being answered when the others were ended, and nobody looks at its connection any more.
+      if (isEnding) reply.header('connection', 'close')
       response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...format.headers })
       response.write(format.preamble)
       const stop = attach(
@@ -54,7 +56,6 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
         () => endings.delete(stop),
       )
       endings.add(stop)
-      // Its request was still being answered when the others were ended.
       if (isEnding) stop()
     },
     endAll() {
