@@ -16,7 +16,7 @@ import { parseSecrets } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
-import { problems, registerProblemHandler, type ProblemCode } from './errors.ts'
+import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps } from './follow-up.ts'
 import { registerHealth } from './health.ts'
@@ -32,7 +32,7 @@ const BODY_LIMIT = 1_048_576
 const REQUEST_TIMEOUT_MS = 30_000
 /** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
 const CONNECT_MS = 3_000
-/** How long the tries of webhooks under way may take once the gateway closes; BullMQ makes the rest again. */
+/** How long requests and tries of webhooks under way may take once the gateway closes; the rest is made again. */
 const CLOSE_MS = 5_000
 
 export interface AppParts {
@@ -122,6 +122,8 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   app.addHook('preClose', async () => {
     closing.abort()
     streams.endAll()
+    // A connection on which nothing was ever asked, such as a browser's preconnect, would be waited for.
+    setTimeout(() => app.server.closeAllConnections(), CLOSE_MS).unref()
   })
   app.addHook('onClose', async () => {
     results.close()
@@ -170,6 +172,9 @@ function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
     ...(logger ? { loggerInstance: logger } : {}),
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // A request that comes on an open connection while the gateway closes is still answered, and the connection ended.
+    return503OnClosing: false,
+    frameworkErrors: (error, _request, reply) => sendProblem(reply, toProblem(error)),
     logController: new LogController({ disableRequestLogging: true }),
     // A request that cannot even be read gets a problem as well.
     clientErrorHandler(error, socket) {

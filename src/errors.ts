@@ -8,8 +8,6 @@ export const problems = {
   malformed_json: { status: 400, title: 'The body is not JSON' },
   malformed_request: { status: 400, title: 'The request is malformed' },
   bad_cursor: { status: 400, title: 'The cursor is not a sequence number' },
-  unauthorized: { status: 401, title: 'Not authenticated' },
-  forbidden: { status: 403, title: 'Not allowed' },
   not_found: { status: 404, title: 'There is no such job' },
   no_result_yet: { status: 404, title: 'The job has no result yet' },
   no_such_route: { status: 404, title: 'There is nothing at this address' },
@@ -22,7 +20,6 @@ export const problems = {
   invalid: { status: 422, title: 'The request does not match its schema' },
   idempotency_mismatch: { status: 422, title: 'The idempotency key was used with another body' },
   upgrade_required: { status: 426, title: 'This address speaks WebSocket' },
-  too_many_subscriptions: { status: 429, title: 'Too many subscriptions on this socket' },
   headers_too_large: { status: 431, title: 'The headers are too large' },
   internal: { status: 500, title: 'Something went wrong in the gateway' },
   store_unavailable: { status: 503, title: 'The store cannot be reached' },
@@ -125,6 +122,7 @@ const ofFastify: Readonly<Record<string, ProblemCode>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: 'payload_too_large',
   FST_ERR_CTP_EMPTY_JSON_BODY: 'malformed_json',
   FST_ERR_CTP_INVALID_JSON_BODY: 'malformed_json',
+  FST_ERR_MAX_PARAM_LENGTH: 'no_such_route',
 }
 
 /** Turns whatever was thrown into a problem; what nobody foresaw is `internal` and keeps its cause. */

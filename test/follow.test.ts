@@ -3,7 +3,14 @@ import { setImmediate as turn } from 'node:timers/promises'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { v7 as uuidv7 } from 'uuid'
-import { createFollow, waitFor, type Follow, type Subscriber, type Subscription } from '../src/follow.ts'
+import {
+  createFollow,
+  waitFor,
+  withSnapshot,
+  type Follow,
+  type Subscriber,
+  type Subscription,
+} from '../src/follow.ts'
 import { dataOf } from '../src/job.ts'
 import type { JobEvent, JobRecord } from '../src/messages.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
@@ -334,6 +341,8 @@ t.test('a journal that was trimmed begins with a snapshot of the job', async (t)
     t.ok(snapshot?.text.endsWith(`"data":${text},"truncated":true}`))
     t.strictSame(rest, await all(store, job))
   }
+  const page = { events: [], trimmed: 15, more: false }
+  t.strictSame(await withSnapshot(store, job.record.id, 15, page), [], 'who has the last trimmed one has all')
   const resumed = subscribe(follow, job, 15)
   await resumed.until(25)
   t.strictSame(resumed.seqs(), [16, 17, 18, 19, 20, 21, 22, 23, 24, 25])

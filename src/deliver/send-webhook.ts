@@ -28,7 +28,7 @@ export interface WebhookTry {
 const OWN_FAULTS = ['UND_ERR_CLOSED', 'UND_ERR_DESTROYED', 'UND_ERR_INVALID_ARG']
 
 /**
- * Makes what sends webhooks (Standard Webhooks; the contract's section 6). The status line decides: an answer that
+ * Makes what sends webhooks (Standard Webhooks; docs/PROTOCOL.md "Webhook"). The status line decides: an answer that
  * then trickles, resets or never ends changes nothing.
  *
  * @param options.dispatcher makes the connections, and decides which are allowed and how long they may take
