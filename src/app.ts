@@ -174,7 +174,7 @@ function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
     requestTimeout: REQUEST_TIMEOUT_MS,
     // A request that comes on an open connection while the gateway closes is still answered, and the connection ended.
     return503OnClosing: false,
-    frameworkErrors: (error, _request, reply) => sendProblem(reply, toProblem(error)),
+    frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
     logController: new LogController({ disableRequestLogging: true }),
     // A request that cannot even be read gets a problem as well.
     clientErrorHandler(error, socket) {

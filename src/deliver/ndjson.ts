@@ -1,7 +1,5 @@
-import type { JobEvent } from '../messages.ts'
+import { encodeOnce } from './encode-once.ts'
 import type { StreamFormat } from './stream.ts'
-
-const encoded = new WeakMap<JobEvent, Buffer>()
 
 /** Newline-delimited JSON, one event a line: https://github.com/ndjson/ndjson-spec. A silence is broken by an empty line. */
 export const ndjson: StreamFormat = {
@@ -11,12 +9,6 @@ export const ndjson: StreamFormat = {
     'x-accel-buffering': 'no',
   },
   preamble: '',
-  encode(event) {
-    const known = encoded.get(event)
-    if (known) return known
-    const bytes = Buffer.from(`${event.text}\n`)
-    encoded.set(event, bytes)
-    return bytes
-  },
+  encode: encodeOnce(({ text }) => `${text}\n`),
   heartbeat: '\n',
 }

@@ -1,10 +1,8 @@
 import { encode, encodeComment } from 'eventsource-encoder'
-import type { JobEvent } from '../messages.ts'
+import { encodeOnce } from './encode-once.ts'
 import type { StreamFormat } from './stream.ts'
 
 const RETRY_MS = 2_000
-
-const encoded = new WeakMap<JobEvent, Buffer>()
 
 /** Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html, docs/PROTOCOL.md "SSE". */
 export const sse: StreamFormat = {
@@ -15,12 +13,6 @@ export const sse: StreamFormat = {
     'x-accel-buffering': 'no',
   },
   preamble: `retry: ${RETRY_MS}\n\n`,
-  encode(event) {
-    const known = encoded.get(event)
-    if (known) return known
-    const bytes = Buffer.from(encode({ id: String(event.seq), event: event.type, data: event.text }))
-    encoded.set(event, bytes)
-    return bytes
-  },
+  encode: encodeOnce(({ seq, type, text }) => encode({ id: String(seq), event: type, data: text })),
   heartbeat: encodeComment('ping'),
 }

@@ -4,9 +4,10 @@ import { endEarly, type CancelParts } from '../cancel.ts'
 import { createAjv } from '../catalog.ts'
 import { Problem, toProblem } from '../errors.ts'
 import type { Follow, Subscription } from '../follow.ts'
-import { isCorrelationId, isTerminal, type JobEvent } from '../messages.ts'
+import { isCorrelationId, isTerminal } from '../messages.ts'
 import type { JobView } from '../store/store.ts'
 import type { Submit } from '../submit.ts'
+import { encodeOnce } from './encode-once.ts'
 
 /** The closes of docs/PROTOCOL.md "WebSocket", by their codes. The last three are safe to reconnect from. */
 export const closes = {
@@ -68,16 +69,7 @@ const validate = createAjv().compile<Message>({
   ],
 })
 
-const frames = new WeakMap<JobEvent, Buffer>()
-
-/** An event's frame, encoded once per process. */
-function frameOf(event: JobEvent): Buffer {
-  const known = frames.get(event)
-  if (known) return known
-  const frame = Buffer.from(`{"op":"event","event":${event.text}}`)
-  frames.set(event, frame)
-  return frame
-}
+const frameOf = encodeOnce(({ text }) => `{"op":"event","event":${text}}`)
 
 /** One socket's conversation. Messages are answered one after another, in the order they came. */
 export function createSession(peer: Peer, parts: SessionParts) {
