@@ -18,12 +18,12 @@ t.test('a page of another origin gets no WebSocket, as a browser would let it ha
 
 t.test('a body full of faults is answered with the first hundred of them', async (t) => {
   const numbers = { type: 'array', items: { type: 'string' } }
-  const { post } = await startGateway(t, { many: { steps: ['many'], input: numbers } })
-  const some = await post({ type: 'many', input: Array.from({ length: 1_000 }, () => 0) })
+  const gateway = await startGateway(t, { many: { steps: ['many'], input: numbers } })
+  const some = await gateway.post({ type: 'many', input: Array.from({ length: 1_000 }, () => 0) })
   t.equal(some.status, 422)
   t.equal(((await some.json()) as { errors: unknown[] }).errors.length, 100)
 
-  const huge = await post({ type: 'many', input: Array.from({ length: 400_000 }, () => 0) })
+  const huge = await gateway.post({ type: 'many', input: Array.from({ length: 400_000 }, () => 0) })
   t.equal(huge.status, 422)
   t.equal(((await huge.json()) as { errors: unknown[] }).errors.length, 1)
 
@@ -49,12 +49,12 @@ t.test('a path that cannot be read is a problem like any other', async (t) => {
 })
 
 t.test('a request to cancel may bring whatever body', async (t) => {
-  const { url, post } = await startGateway(t, { later: { steps: ['later'] } })
+  const gateway = await startGateway(t, { later: { steps: ['later'] } })
   for (const headers of [{ 'content-type': 'application/json' }, { 'content-type': 'text/plain' }, {}]) {
-    const { job_id: id } = (await (await post({ type: 'later', delay_ms: 60_000 })).json()) as {
+    const { job_id: id } = (await (await gateway.post({ type: 'later', delay_ms: 60_000 })).json()) as {
       job_id: string
     }
-    const answer = await fetch(`${url}/jobs/${id}/cancel`, {
+    const answer = await fetch(`${gateway.url}/jobs/${id}/cancel`, {
       method: 'POST',
       headers,
       body: 'content-type' in headers ? '' : null,
