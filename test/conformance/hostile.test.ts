@@ -27,7 +27,7 @@ t.test('a body full of faults is answered with the first hundred of them', async
   t.equal(huge.status, 422)
   t.equal(((await huge.json()) as { errors: unknown[] }).errors.length, 1)
 
-  const events = await post({
+  const events = await gateway.post({
     type: 'many',
     input: [],
     callback_events: Array.from({ length: 400_000 }, () => 0),
