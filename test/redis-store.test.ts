@@ -33,17 +33,23 @@ t.test('an ended job expires some days after its retention, an unfinished one ne
   }
 })
 
-t.test('of a forgotten job no key is left', async (t) => {
+t.test('of a job that was forgotten or withdrawn no key is left', async (t) => {
   const store = await openStore(t, redis)
-  const job = newJob({ tenant: uuidv7() }, { callback: { url: 'http://a', events: ['*'] } })
-  const { id, tenant } = job.record
-  await store.accept(job)
-  await store.nextDelivery(id, null)
-  await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
-  t.equal((await keysOf(id)).length, 2)
-  await store.forget(tenant, id)
-  t.strictSame(await keysOf(id), [])
-  t.strictSame(await keysOf(tenant), [])
+  for (const isEnded of [true, false]) {
+    const job = newJob({ tenant: uuidv7() }, { callback: { url: 'http://a', events: ['*'] } })
+    const { id, tenant } = job.record
+    await store.accept(job)
+    await store.nextDelivery(id, null)
+    t.equal((await keysOf(id)).length, 2)
+    if (isEnded) {
+      await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
+      await store.forget(tenant, id)
+    } else {
+      await store.withdraw(tenant, id)
+    }
+    t.strictSame(await keysOf(id), [])
+    t.strictSame(await keysOf(tenant), [])
+  }
 })
 
 t.test('an idempotency key goes by itself', async (t) => {

@@ -462,6 +462,14 @@ function listing(t: Test, openStore: OpenStore): void {
       t.strictSame(await listed(store, tenant, { status: 'failed' }, limit), [])
     }
   })
+
+  t.test('what a list is narrowed to may be far behind', async (t) => {
+    const store = await openStore(t)
+    const tenant = uuidv7()
+    const wanted = await acceptMany(store, 2, { tenant, type: 'x' })
+    await acceptMany(store, 2_500, { tenant, type: 'y' })
+    t.strictSame(await listed(store, tenant, { type: 'x' }, 10), idsOf(wanted).toReversed())
+  })
 }
 
 function watching(t: Test, openStore: OpenStore): void {

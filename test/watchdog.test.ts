@@ -96,6 +96,7 @@ t.test('when the result queue is cut past the cursor, every job is looked at, du
   await own.queues.enqueue(job.record, job.input)
   while ((await own.store.cursor(queues[0])) === null) await turn()
   await first.app.close()
+  await own.store.postpone(job.record.id, Date.now() + 3_600_000)
   await own.workOnce(t, queues[0], 'completed')
   await own.redis.connect().xtrim(`bull:${queues[0]}:events`, 'MAXLEN', 0)
   await startGateway(t, types, { redis: own.redis })
@@ -207,6 +208,16 @@ t.test('a wish to cancel a job that a worker has is told, and kept', async (t) =
   t.match(await ended(job), { status: 'canceled' })
   const types = ['job.queued', 'step.started', 'job.canceling', 'step.completed', 'job.canceled']
   t.strictSame(await typesOf(job), types)
+})
+
+t.test('a job that came back into its queue while it was being canceled is canceled', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await move(store, job, { kind: 'started', queue: queues[0] }, { kind: 'canceling' })
+  await node.queues.enqueue(job.record, job.input)
+  await store.postpone(job.record.id, 0)
+  t.match(await ended(job), { status: 'canceled' })
+  t.equal((await node.queues.truth(queues[0], job.record.id)).state, 'unknown')
 })
 
 t.test('a job that was taken out of its queue for its end, but did not end, ends', async (t) => {
