@@ -73,9 +73,11 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
   const queue = record.route[record.step] ?? ''
   const truth = await queues.truth(queue, id)
   const newest = await resultsOf(queue).newest()
-  // Only once everything that led to this truth is in the journal can a difference be a fault.
-  if (!(await isCollected(store, queue, newest, CATCH_UP_MS)))
+  // Only once everything that led to this truth is in the journal can a difference be a fault. Past its deadline a job
+  // waits for nobody: its queue may be one that nobody collects from any more.
+  if (Date.now() < record.deadlineAt && !(await isCollected(store, queue, newest, CATCH_UP_MS))) {
     return store.postpone(id, Date.now() + SHORT_MS)
+  }
   const [now] = await store.load([id])
   if (now?.version !== job.version) return
 

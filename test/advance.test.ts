@@ -2,7 +2,7 @@ import t from 'tap'
 import { advance, changeOf, draftOf, type Draft, type Outcome } from '../src/advance.ts'
 import { dataOf, resultOf } from '../src/job.ts'
 import { isTerminal, toEvent, type JobRecord } from '../src/messages.ts'
-import { newJob, pick, randomOf } from './store-contract.ts'
+import { newJob, pick, randomOf } from './store-contract/jobs.ts'
 
 const id = '0199a000-0000-7000-8000-000000000001'
 const start = Date.UTC(2026, 0, 2, 3, 4, 5, 678)

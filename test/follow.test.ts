@@ -17,7 +17,7 @@ import { createConnect } from '../src/store/redis/connect.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { Listener, NewJob, Store } from '../src/store/store.ts'
 import { startRedis } from './helper.ts'
-import { all, move, newJob, pick, randomOf } from './store-contract.ts'
+import { all, move, newJob, pick, randomOf } from './store-contract/jobs.ts'
 
 const redis = await startRedis(t)
 const client = redis.connect()

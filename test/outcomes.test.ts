@@ -7,7 +7,7 @@ import { toEvent } from '../src/messages.ts'
 import { toOutcomes, type Told } from '../src/outcomes.ts'
 import { createResultQueue, timeOf, type ResultEntry, type ResultQueue } from '../src/result-queue.ts'
 import { spawnProcess, startRedis } from './helper.ts'
-import { newJob } from './store-contract.ts'
+import { newJob } from './store-contract/jobs.ts'
 
 const redis = await startRedis(t)
 let opened = 0

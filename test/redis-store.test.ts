@@ -6,7 +6,8 @@ import { createConnect } from '../src/store/redis/connect.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { Store } from '../src/store/store.ts'
 import { startRedis, type TestRedis } from './helper.ts'
-import { all, listen, move, newJob, storeContract } from './store-contract.ts'
+import { storeContract } from './store-contract.ts'
+import { all, listen, move, newJob } from './store-contract/jobs.ts'
 
 const redis = await startRedis(t)
 

@@ -16,7 +16,7 @@ import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { NewJob, Store } from '../src/store/store.ts'
 import { startGateway } from './gateway.ts'
 import { startRedis, type TestRedis } from './helper.ts'
-import { all, move, newJob } from './store-contract.ts'
+import { all, move, newJob } from './store-contract/jobs.ts'
 
 /*
  * Each test does only a part of what the gateway would have done before it was killed, and makes the job due.
@@ -313,6 +313,13 @@ t.test('an event of a job under way is handed over as well', async (t) => {
   await node.queues.enqueue(job.record, job.input)
   await store.postpone(job.record.id, 0)
   t.equal(await receiver.received(job), job.event)
+})
+
+t.test('a job whose queue nobody collects from any more expires all the same', async (t) => {
+  const { store, job } = await prepare({ fields: { route: ['gone'], deadlineAt: Date.now() + 1 } })
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  t.match(await ended(job), { status: 'expired' })
 })
 
 t.test('an ended job is forgotten when its retention is over', async (t) => {

@@ -62,7 +62,10 @@ export interface Store {
   lease(source: string, owner: string, ttlMs: number): Promise<boolean>
   release(source: string, owner: string): Promise<void>
 
-  /** Sets or changes the return address. Events up to `after` are taken as delivered. False: no such job. */
+  /**
+   * Sets or changes the return address. Events up to `after` are taken as delivered, and the job becomes due soon, so
+   * that what follows them is handed over. False: no such job.
+   */
   setCallback(id: string, callback: Callback, after: number): Promise<boolean>
 
   /** The return address and what is being delivered to it now; null without one. */
