@@ -31,8 +31,9 @@ export interface Streams {
 }
 
 /**
- * Streams a job's journal as the answer to a request, on the hijacked reply. The socket's buffer is all that a slow
- * client costs: while it is full nothing is written, and when it drains the journal is read on (invariant 8).
+ * Streams a job's journal as the answer to a request, on the hijacked reply. A page of the journal in the socket's
+ * buffer is all that a slow client costs: while it is full nothing is written, and when it drains the journal is read
+ * on (invariant 8).
  */
 export function createStreams(follow: Follow, limits: StreamLimits = streamLimits): Streams {
   const endings = new Set<() => void>()

@@ -4,8 +4,8 @@ import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
  * The message store: every job's record and journal, and what the gateway must remember to keep its promises.
  * One narrow port; Redis is the first adapter (redis/). test/store-contract.ts holds every adapter to what is said here.
  *
- * All methods reject with the driver's error when the store is away; nothing is retried here and nothing is half done:
- * each method is one atomic step. Times are milliseconds since the epoch.
+ * All methods reject with the driver's error when the store is away; nothing is retried here. What a method writes for a
+ * job it writes in one atomic step. Times are milliseconds since the epoch.
  */
 export interface Store {
   /**
