@@ -3,6 +3,7 @@ import { setMaxListeners } from 'node:events'
 import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { createBacklogs } from './backlog.ts'
 import { createCallbackQueue } from './callback-queue.ts'
 import type { Catalog } from './catalog.ts'
 import { registerChangeJob } from './change-job.ts'
@@ -20,6 +21,8 @@ import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemC
 import { createFollow } from './follow.ts'
 import { createFollowUps } from './follow-up.ts'
 import { registerHealth } from './health.ts'
+import { createMembership } from './membership.ts'
+import { createMetrics, registerMetrics } from './metrics.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
@@ -60,15 +63,33 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const redis = connect('command')
   await whenReady(redis, CONNECT_MS)
   const store = createRedisStore(redis, connect)
-  const queues = createQueues(redis, prefix, catalog)
+  const queues = createQueues(redis, prefix, catalog, store.now)
   const callbacks = createCallbackQueue(redis, prefix, store)
   const { handOver } = callbacks
   const followUps = createFollowUps({ queues, handOver, log })
 
+  // The nodes share out whose results each collects.
+  const node = randomUUID()
+  const collected = roles.has('collect') ? catalog.queues : []
+  const membership = createMembership({ store, node, queues: collected, log })
+  const metrics = createMetrics()
+
   // Accept.
   const guard = createReturnAddressGuard({ allow: config.callbackAllow })
   const judgeCallback = createJudgeCallback(config, guard)
-  const submit = createSubmit({ store, queues, catalog, followUps, judgeCallback, log })
+  const types = roles.has('http') ? [...catalog.types.keys()] : []
+  const backlogs = createBacklogs({ store, types, log }, () => membership.size)
+  const submit = createSubmit({
+    store,
+    queues,
+    catalog,
+    followUps,
+    judgeCallback,
+    backlogs,
+    metrics,
+    isOneConnection: true,
+    log,
+  })
 
   // Result queue → journal → next step, callback.
   const results = createResultQueues((queue) =>
@@ -76,8 +97,12 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   )
   const consumers: Promise<void>[] = []
   app.addHook('onReady', async () => {
+    const { left } = await membership.join(closing.signal)
+    consumers.push(left)
+    if (roles.has('http')) consumers.push(backlogs.watch(closing.signal))
     if (!roles.has('collect')) return
-    const parts = { store, queues, followUps, handOver, resultsOf: results.of, owner: randomUUID(), log }
+    const shared = { store, queues, followUps, handOver, resultsOf: results.of, metrics, log }
+    const parts = { ...shared, owner: node, membership }
     for (const queue of catalog.queues) {
       consumers.push(collect({ ...parts, queue, results: results.of(queue) }, closing.signal))
     }
@@ -103,6 +128,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     await app.register(accepts.default)
     registerProblemHandler(app)
     registerHealth(app, parts)
+    registerMetrics(app, { metrics, backlogs, membership })
     registerPostJob(app, parts)
     registerPoll(app, parts)
     registerEvents(app, parts)

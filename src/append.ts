@@ -14,7 +14,7 @@ export async function append(
   { store, followUps }: Deciding,
   id: string,
   decide: (job: Stored) => Outcome | null,
-  at = Date.now(),
+  at = store.now(),
 ): Promise<JobRecord | null> {
   for (;;) {
     const [stored] = await store.load([id])

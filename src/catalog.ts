@@ -20,6 +20,8 @@ export interface JobType {
   readonly retentionMs: number
   readonly deadlineMs: number
   readonly journalLimit: number
+  /** How many of its jobs may wait for their first attempt. */
+  readonly maxWaiting: number
 }
 
 export interface Catalog {
@@ -45,6 +47,7 @@ interface TypeSource {
   readonly retention_s: number
   readonly deadline_ms: number
   readonly journal_limit: number
+  readonly max_waiting: number
 }
 
 /** The queue of the webhook deliveries: no step may use it. */
@@ -92,6 +95,7 @@ const schema = {
           retention_s: { type: 'integer', minimum: 1, maximum: 31_536_000, default: 86_400 },
           deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000, default: 600_000 },
           journal_limit: { type: 'integer', minimum: 10, maximum: 1_000_000, default: 10_000 },
+          max_waiting: { type: 'integer', minimum: 1, maximum: 100_000_000, default: 100_000 },
         },
       },
     },
@@ -165,6 +169,7 @@ function toJobType(name: string, source: TypeSource): JobType {
     retentionMs: source.retention_s * 1_000,
     deadlineMs: source.deadline_ms,
     journalLimit: source.journal_limit,
+    maxWaiting: source.max_waiting,
   }
 }
 

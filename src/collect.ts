@@ -2,7 +2,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { advance, changeOf, draftOf, type Draft } from './advance.ts'
 import type { Deciding } from './follow-up.ts'
+import type { Membership } from './membership.ts'
 import { isCorrelationId } from './messages.ts'
+import type { Metrics } from './metrics.ts'
 import { compareIds, type ResultQueue } from './result-queue.ts'
 import { toOutcomes, type Told } from './outcomes.ts'
 import type { Fence } from './store/store.ts'
@@ -10,8 +12,8 @@ import type { Fence } from './store/store.ts'
 /** Entries read at a time: a backlog costs bounded memory. */
 const BATCH = 500
 const BLOCK_MS = 1_000
-const LEASE_MS = 5_000
-const RENEW_MS = 1_500
+const LEASE_MS = 4_000
+const RENEW_MS = 1_000
 const TRIM_MS = 10_000
 const RETRY_MS = 500
 
@@ -21,22 +23,30 @@ export interface CollectorParts extends Deciding {
   readonly results: ResultQueue
   /** This process's name in leases. */
   readonly owner: string
+  readonly membership: Pick<Membership, 'collects'>
+  readonly metrics: Pick<Metrics, 'collecting' | 'cuts' | 'results'>
   readonly log: FastifyBaseLogger
 }
 
 /**
- * Brings one step's results from its result queue into the journals. Any number of processes may do it for the same
- * queue: a lease lets one read at a time, and the store refuses what does not follow its cursor (invariant 5).
+ * Brings one step's results from its result queue into the journals. Any number of nodes may do it for the same queue:
+ * they share the queues out, a lease lets one of them read at a time, and the store refuses what does not follow its
+ * cursor (invariant 5).
  *
  * @param signal ends it; the batch under way is finished first
  */
 export async function collect(parts: CollectorParts, signal: AbortSignal): Promise<void> {
-  const { store, queue, owner, log } = parts
+  const { store, queue, owner, membership, metrics, log } = parts
   let wasFailing = false
   while (!signal.aborted) {
     try {
-      if (await store.lease(queue, owner, LEASE_MS)) await consume(parts, signal)
-      else await delay(RENEW_MS, undefined, { signal })
+      if (membership.collects(queue) && (await store.lease(queue, owner, LEASE_MS))) {
+        metrics.collecting.set({ queue }, 1)
+        await consume(parts, signal)
+        await store.release(queue, owner)
+      } else {
+        await delay(RETRY_MS, undefined, { signal })
+      }
       if (wasFailing) log.info({ queue }, 'collecting again')
       wasFailing = false
     } catch (err) {
@@ -44,15 +54,17 @@ export async function collect(parts: CollectorParts, signal: AbortSignal): Promi
       if (!wasFailing) log.warn({ err, queue }, 'collecting stopped; trying again')
       wasFailing = true
       await delay(RETRY_MS, undefined, { signal }).catch(() => undefined)
+    } finally {
+      metrics.collecting.set({ queue }, 0)
     }
   }
   // If Redis is away the lease runs out by itself.
   await store.release(queue, owner).catch(() => undefined)
 }
 
-/** Reads and applies for as long as the lease is ours and the cursor is where we left it. */
+/** Reads and applies for as long as the queue and its lease are ours, and the cursor is where we left it. */
 async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void> {
-  const { store, queue, owner, results } = parts
+  const { store, queue, owner, results, membership, metrics } = parts
   let committed = await store.cursor(queue)
   let position = committed
   let renewAt = Date.now() + RENEW_MS
@@ -69,11 +81,14 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
     if (to !== null && (told.length > 0 || isDue)) {
       const outcome = await applyAll(parts, { source: queue, from: committed, to }, told, isDue)
       if (outcome === 'fenced') return
-      if (outcome === 'applied') committed = to
+      if (outcome === 'applied') {
+        committed = to
+        metrics.results.inc({ queue }, told.length)
+      }
     }
     position = to
     if (Date.now() >= renewAt) {
-      if (!(await store.lease(queue, owner, LEASE_MS))) return
+      if (!membership.collects(queue) || !(await store.lease(queue, owner, LEASE_MS))) return
       renewAt = Date.now() + RENEW_MS
     }
     if (committed !== null && Date.now() >= trimAt) {
@@ -118,12 +133,13 @@ async function load(store: CollectorParts['store'], ids: readonly string[]): Pro
 
 /** What was cut before it was read is gone; BullMQ's own state of every unfinished job is not. */
 async function suspectCut(
-  { store, results, queue, log }: CollectorParts,
+  { store, results, queue, metrics, log }: CollectorParts,
   cursor: string | null,
 ): Promise<void> {
   if (!(await results.wasCutPast(cursor))) return
   log.error({ queue, cursor }, 'the result queue was cut past the cursor; checking every unfinished job')
-  await store.suspectAll(Date.now())
+  metrics.cuts.inc({ queue })
+  await store.suspectAll(store.now())
 }
 
 /** Whether everything that a queue had told by `newest` is in the journals; waits up to `waitMs` for that. */

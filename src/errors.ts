@@ -22,6 +22,7 @@ export const problems = {
   upgrade_required: { status: 426, title: 'This address speaks WebSocket' },
   headers_too_large: { status: 431, title: 'The headers are too large' },
   internal: { status: 500, title: 'Something went wrong in the gateway' },
+  queue_full: { status: 503, title: 'Too many jobs of this type are waiting' },
   store_unavailable: { status: 503, title: 'The store cannot be reached' },
   closing: { status: 503, title: 'The gateway is shutting down' },
   step_failed: { status: 500, title: 'A step failed' },
@@ -46,6 +47,8 @@ export interface ProblemObject {
   readonly code: ProblemCode
   readonly detail?: string
   readonly errors?: readonly Violation[]
+  /** Seconds, as in the `Retry-After` header, which only HTTP has. */
+  readonly retry_after?: number
   /** With `step_failed`: which step, and after how many attempts. */
   readonly step?: string
   readonly index?: number
@@ -94,7 +97,11 @@ export class Problem extends Error {
 
   toJSON(): ProblemObject {
     const detail = this.message === problems[this.code].title ? undefined : this.message
-    return problemObject(this.code, detail, this.extras.errors)
+    const { errors, retryAfterS } = this.extras
+    return {
+      ...problemObject(this.code, detail, errors),
+      ...(retryAfterS !== undefined && { retry_after: retryAfterS }),
+    }
   }
 }
 

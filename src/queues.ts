@@ -66,8 +66,9 @@ class TextQueue extends Queue {
 /**
  * @param redis the connection that the store uses too: Redis then sees a record before its BullMQ job
  * @param prefix BullMQ's key prefix, `bull` unless the workers say otherwise
+ * @param now the store's clock: what a delay counts from
  */
-export function createQueues(redis: Redis, prefix: string, catalog: Catalog): Queues {
+export function createQueues(redis: Redis, prefix: string, catalog: Catalog, now: () => number): Queues {
   const queues = new Map<string, TextQueue>()
 
   return {
@@ -115,10 +116,11 @@ export function createQueues(redis: Redis, prefix: string, catalog: Catalog): Qu
 
   function optionsFor(record: JobRecord, name: string): JobsOptions {
     const step = catalog.types.get(record.type)?.steps.find(({ queue }) => queue === name)
-    const delay = record.step === 0 ? Math.max(0, record.notBefore - Date.now()) : 0
+    const delay = record.step === 0 ? Math.max(0, record.notBefore - now()) : 0
     return {
       ...KEEP,
       jobId: record.id,
+      timestamp: now(),
       ...(step && { attempts: step.attempts, backoff: { type: 'exponential', delay: step.backoffMs } }),
       ...(record.priority > 0 && { priority: record.priority }),
       ...(delay > 0 && { delay }),

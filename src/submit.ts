@@ -1,13 +1,15 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomInt } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import type { FastifyBaseLogger } from 'fastify'
+import type { Backlogs } from './backlog.ts'
 import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
 import { invalid, Problem, type Violation } from './errors.ts'
 import type { FollowUps } from './follow-up.ts'
 import { eventText, jobText } from './job.ts'
 import { jobRequestSchema, type JobRecord, type JobRequest } from './messages.ts'
+import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
-import type { JobView, NewJob, Store } from './store/store.ts'
+import type { Accepted, JobView, NewJob, Store } from './store/store.ts'
 
 const IDEMPOTENCY_KEEP_MS = 86_400_000
 
@@ -18,6 +20,10 @@ export interface SubmitParts {
   readonly followUps: FollowUps
   readonly log: FastifyBaseLogger
   readonly judgeCallback: JudgeCallback
+  readonly backlogs: Backlogs
+  readonly metrics: Pick<Metrics, 'accepted' | 'refused'>
+  /** Whether the queues are on the store's own connection, so that Redis sees a record before its BullMQ job. */
+  readonly isOneConnection: boolean
 }
 
 /** Why a `callback_url` cannot be used, null if it can. */
@@ -35,14 +41,15 @@ export interface Submitted {
  *
  * @param body the parsed JSON of the request
  * @param idempotencyKey as the client sent it
- * @throws Problem `invalid` with every violation, `malformed_request`, `idempotency_mismatch`; the driver's error when
- *   the store is away
+ * @throws Problem `invalid` with every violation, `malformed_request`, `idempotency_mismatch`, `queue_full`; the driver's
+ *   error when the store is away
  */
 export type Submit = (tenant: string, body: unknown, idempotencyKey: string | null) => Promise<Submitted>
 
 export function createSubmit(parts: SubmitParts): Submit {
-  const { store, queues, catalog, followUps, log, judgeCallback } = parts
+  const { store, queues, catalog, followUps, log, judgeCallback, backlogs, metrics } = parts
   const validate = createAjv().compile<JobRequest>(jobRequestSchema)
+  const nextId = createIds()
 
   return async (tenant, body, idempotencyKey) => {
     if (idempotencyKey !== null && !/^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) {
@@ -52,8 +59,12 @@ export function createSubmit(parts: SubmitParts): Submit {
       )
     }
     const { request, type } = await check(body)
-    const job = toNewJob(tenant, request, type, idempotencyKey)
-    return idempotencyKey === null ? acceptAtOnce(job) : acceptOnce(job)
+    const now = store.now()
+    const job = toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now })
+    const isFree = idempotencyKey === null && mayAcceptAtOnce(type)
+    const submitted = await (isFree ? acceptAtOnce(job) : acceptFirst(job))
+    if (!submitted.replayed) metrics.accepted.inc({ type: type.name })
+    return submitted
   }
 
   /** Every violation is reported, those of the envelope, of the input and of the return address together. */
@@ -86,34 +97,52 @@ export function createSubmit(parts: SubmitParts): Submit {
     return { request: body as JobRequest, type }
   }
 
+  function mayAcceptAtOnce({ name, maxWaiting }: JobType): boolean {
+    return backlogs.isAmple(name, maxWaiting) && parts.isOneConnection
+  }
+
   /** Both writes in one round trip, on one connection, so Redis sees the record first. */
   async function acceptAtOnce(job: NewJob): Promise<Submitted> {
     const [accepted, enqueued] = await Promise.allSettled([
       store.accept(job),
       queues.enqueue(job.record, job.input),
     ])
-    if (accepted.status === 'fulfilled' && enqueued.status === 'fulfilled') return promised(job)
+    if (accepted.status === 'fulfilled' && enqueued.status === 'fulfilled') {
+      if (accepted.value.status === 'accepted') return promised(job)
+      void undo(job)
+      throw refusal(job, accepted.value)
+    }
     // Not waited for: a Redis that hangs has cost the client one timeout already.
     void undo(job)
     throw accepted.status === 'rejected' ? accepted.reason : (enqueued as PromiseRejectedResult).reason
   }
 
   /**
-   * The key's answer comes first: a second request with it must not put a second job into the queue. If the queue
-   * cannot be reached then, the job stays: somebody may hold a 202 for it by the same key, and a retry or the watchdog
-   * goes on with it.
+   * The store's answer comes first: a second request with a key must not put a second job into the queue, nor one that
+   * is refused for want of room a first. If the queue cannot be reached then, a job with a key stays: somebody may hold
+   * a 202 for it by the same key, and a retry or the watchdog goes on with it.
    */
-  async function acceptOnce(job: NewJob): Promise<Submitted> {
+  async function acceptFirst(job: NewJob): Promise<Submitted> {
     const accepted = await store.accept(job)
-    if (accepted.status === 'mismatch') {
-      throw new Problem(
-        'idempotency_mismatch',
-        `The key belongs to job ${accepted.id}, made by another request`,
-      )
-    }
     if (accepted.status === 'duplicate') return replay(job.record.tenant, accepted.id)
-    await queues.enqueue(job.record, job.input)
+    if (accepted.status !== 'accepted') throw refusal(job, accepted)
+    try {
+      await queues.enqueue(job.record, job.input)
+    } catch (error) {
+      if (job.idempotency === null) void undo(job)
+      throw error
+    }
     return promised(job)
+  }
+
+  function refusal({ record: { type }, maxWaiting }: NewJob, accepted: Accepted): Problem {
+    if (accepted.status === 'full') {
+      metrics.refused.inc({ type })
+      const retryAfterS = backlogs.retryAfterS(type)
+      return new Problem('queue_full', `${maxWaiting} jobs of the type ${type} wait already`, { retryAfterS })
+    }
+    const owner = 'id' in accepted ? accepted.id : ''
+    return new Problem('idempotency_mismatch', `The key belongs to job ${owner}, made by another request`)
   }
 
   function promised({ record, callback }: NewJob): Submitted {
@@ -133,19 +162,34 @@ export function createSubmit(parts: SubmitParts): Submit {
   /** Nobody was promised this job. If a worker has it all the same, or Redis is away, it takes its course. */
   async function undo({ record }: NewJob): Promise<void> {
     try {
-      if (await queues.remove(record.route[0] ?? '', record.id))
-        await store.withdraw(record.tenant, record.id)
+      if (await queues.remove(record.route[0] ?? '', record.id)) await store.withdraw(record)
     } catch (err) {
       log.debug({ err, job_id: record.id }, 'a refused job could not be withdrawn')
     }
   }
 }
 
-function toNewJob(tenant: string, request: JobRequest, type: JobType, idempotencyKey: string | null): NewJob {
-  const now = Date.now()
+/** UUIDv7 by the store's clock, so that ids sort by creation, whichever node made them; within a node strictly. */
+function createIds(): (now: number) => string {
+  let msecs = 0
+  let seq = 0
+  return (now) => {
+    seq = now > msecs ? randomInt(2 ** 31) : seq + 1
+    msecs = Math.max(msecs, now)
+    return uuidv7({ msecs, seq })
+  }
+}
+
+function toNewJob(
+  tenant: string,
+  request: JobRequest,
+  type: JobType,
+  idempotencyKey: string | null,
+  { id, now }: { readonly id: string; readonly now: number },
+): NewJob {
   const delayMs = request.delay_ms ?? 0
   const record: JobRecord = {
-    id: uuidv7(),
+    id,
     tenant,
     type: type.name,
     route: type.steps.map(({ queue }) => queue),
@@ -176,6 +220,7 @@ function toNewJob(tenant: string, request: JobRequest, type: JobType, idempotenc
     input: serialize(request.input ?? null),
     callback: url === undefined ? null : { url, events },
     idempotency: idempotencyKey === null ? null : toIdempotency(idempotencyKey, request),
+    maxWaiting: type.maxWaiting,
   }
 }
 

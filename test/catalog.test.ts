@@ -38,6 +38,7 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
         retention_s: 60,
         deadline_ms: 5,
         journal_limit: 10,
+        max_waiting: 3,
       },
     },
   })
@@ -51,6 +52,7 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
     retentionMs: 60_000,
     deadlineMs: 5,
     journalLimit: 10,
+    maxWaiting: 3,
   })
   t.end()
 })
@@ -96,6 +98,7 @@ t.test('what cannot be used is refused with the place where it is', (t) => {
     [order({ backoff_ms: 1.5 }), 'types.order.backoff_ms: must be integer'],
     [order({ retention_s: 0 }), 'types.order.retention_s: must be >= 1'],
     [order({ deadline_ms: 0 }), 'types.order.deadline_ms: must be >= 1'],
+    [order({ max_waiting: 0 }), 'types.order.max_waiting: must be >= 1'],
     [order({ journal_limit: 9 }), 'types.order.journal_limit: must be >= 10'],
     [order({ input: 'object' }), 'types.order.input: must be object,boolean'],
     [order({ input: { type: 'strnig' } }), /^types\.order\.input: schema is invalid: data\/type/],

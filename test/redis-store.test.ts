@@ -46,7 +46,7 @@ t.test('of a job that was forgotten or withdrawn no key is left', async (t) => {
       await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
       await store.forget(tenant, id)
     } else {
-      await store.withdraw(tenant, id)
+      await store.withdraw(job.record)
     }
     t.strictSame(await keysOf(id), [])
     t.strictSame(await keysOf(tenant), [])
@@ -153,7 +153,7 @@ t.test('while Redis is away every call fails at once, and works again afterwards
   await own.stop()
   const calls: (() => Promise<unknown>)[] = [
     () => store.accept(newJob()),
-    () => store.withdraw(tenant, id),
+    () => store.withdraw(job.record),
     () => store.load([id]),
     () => store.apply({ source: 's', from: null, to: '1' }, []),
     () => store.cursor('s'),
@@ -165,6 +165,8 @@ t.test('while Redis is away every call fails at once, and works again afterwards
     () => store.suspectAll(0),
     () => store.forget(tenant, id),
     () => store.lease('s', 'a', 1),
+    () => store.announce('n', [], 1),
+    () => store.backlog(['test']),
     () => store.release('s', 'a'),
     () => store.setCallback(id, { url: 'http://a', events: null }, 0),
     () => store.callback(id),

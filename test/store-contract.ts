@@ -5,6 +5,7 @@ import { reading } from './store-contract/read.ts'
 import { following } from './store-contract/follow.ts'
 import { listing } from './store-contract/list.ts'
 import { watching } from './store-contract/watch.ts'
+import { sharing } from './store-contract/share.ts'
 import { delivering } from './store-contract/deliver.ts'
 import type { OpenStore } from './store-contract/jobs.ts'
 
@@ -17,4 +18,5 @@ export function storeContract(t: Test, openStore: OpenStore): void {
   listing(t, openStore)
   watching(t, openStore)
   delivering(t, openStore)
+  sharing(t, openStore)
 }

@@ -364,7 +364,7 @@ async function openNode(t: Test, redis: TestRedis): Promise<Node> {
   const client = connect('command')
   await once(client, 'ready')
   const store = createRedisStore(client, connect)
-  const queues = createQueues(client, 'bull', parseCatalog({ types }))
+  const queues = createQueues(client, 'bull', parseCatalog({ types }), store.now)
   t.teardown(async () => {
     await queues.close()
     await store.close()

@@ -5,17 +5,18 @@ import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
  * One narrow port; Redis is the first adapter (redis/). test/store-contract.ts holds every adapter to what is said here.
  *
  * All methods reject with the driver's error when the store is away; nothing is retried here. What a method writes for a
- * job it writes in one atomic step. Times are milliseconds since the epoch.
+ * job it writes in one atomic step. Times are milliseconds since the epoch, by the store's clock ({@link Store.now}).
  */
 export interface Store {
   /**
    * Takes a new job in: its record, its first event and the input of its first step.
-   * Repeating it with the same id changes nothing. With an idempotency key that is taken, nothing is stored.
+   * Repeating it with the same id changes nothing. With an idempotency key that is taken, or when as many jobs of its
+   * type wait as may, nothing is stored.
    */
   accept(job: NewJob): Promise<Accepted>
 
   /** Takes back a job that was accepted, without a key, but could not be enqueued. Once it has moved on, it stays. */
-  withdraw(tenant: string, id: string): Promise<void>
+  withdraw(job: Pick<JobRecord, 'id' | 'tenant' | 'type'>): Promise<void>
 
   /** The records of jobs, null for those not (or no longer) here, in the order asked for. */
   load(ids: readonly string[]): Promise<(Stored | null)[]>
@@ -77,6 +78,21 @@ export interface Store {
    */
   nextDelivery(id: string, settled: Delivery | null): Promise<Delivery | null>
 
+  /**
+   * Says that this node is here for `ttlMs` and would take on these sources; 0 says that it leaves. Resolves to every
+   * node that is here, with its sources. Also sets this process's idea of the store's clock.
+   */
+  announce(node: string, sources: readonly string[], ttlMs: number): Promise<Nodes>
+
+  /**
+   * The store's clock, by the last {@link Store.announce} of this process; its own clock before the first. All nodes
+   * share it, so that a node whose clock is wrong expires nothing too early or too late.
+   */
+  readonly now: () => number
+
+  /** For each type of job how many wait for their first attempt, and how many have had it since the store was made. */
+  backlog(types: readonly string[]): Promise<Backlog[]>
+
   /** Resolves when the store answers and is fit to keep promises; rejects with an Error that says what is wrong. */
   check(): Promise<void>
 
@@ -91,6 +107,8 @@ export interface NewJob {
   readonly input: string
   readonly callback: Callback | null
   readonly idempotency: Idempotency | null
+  /** How many jobs of its type may wait for their first attempt, this one included. */
+  readonly maxWaiting: number
 }
 
 export interface Idempotency {
@@ -104,6 +122,7 @@ export type Accepted =
   | { readonly status: 'accepted' }
   | { readonly status: 'duplicate'; readonly id: string }
   | { readonly status: 'mismatch'; readonly id: string }
+  | { readonly status: 'full' }
 
 export interface Stored {
   readonly record: JobRecord
@@ -134,6 +153,14 @@ export type Applied =
   | { readonly status: 'applied'; readonly callbacks: readonly string[] }
   | { readonly status: 'fenced'; readonly cursor: string | null }
   | { readonly status: 'conflict'; readonly ids: readonly string[] }
+
+/** The nodes that are here: each one's name, and the sources that it would take on. */
+export type Nodes = ReadonlyMap<string, readonly string[]>
+
+export interface Backlog {
+  readonly waiting: number
+  readonly started: number
+}
 
 export interface JobView {
   readonly record: JobRecord

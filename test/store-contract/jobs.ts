@@ -39,7 +39,15 @@ export function newJob(fields: Partial<JobRecord> = {}, more: Partial<NewJob> = 
     ...fields,
   }
   const event = eventText(record, 'job.queued', jobText(record))
-  return { record, event, input: '{"from":1}', callback: null, idempotency: null, ...more }
+  return {
+    record,
+    event,
+    input: '{"from":1}',
+    callback: null,
+    idempotency: null,
+    maxWaiting: 1_000_000,
+    ...more,
+  }
 }
 
 /** Lets something happen to a job, whatever else happens to it meanwhile. */

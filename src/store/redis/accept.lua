@@ -1,24 +1,31 @@
 -- Takes a new job in. Repeating it is harmless; a taken idempotency key stores nothing.
 --
--- KEYS  job  journal  due  list  [idempotency key]
+-- KEYS  job  journal  due  list  waiting  [idempotency key]
 -- ARGV  id  record  event  input  due  filter ('' without a return address)  callback  job key prefix
---       [fingerprint  keep ms]
--- Returns {'accepted'} | {'duplicate', id} | {'mismatch', id}
+--       how many may wait  [fingerprint  keep ms]
+-- Returns {'accepted'} | {'duplicate', id} | {'mismatch', id} | {'full'}
 
 local id = ARGV[1]
 
-if KEYS[5] then
-  local taken = redis.call('GET', KEYS[5])
+if KEYS[6] then
+  local taken = redis.call('GET', KEYS[6])
   local owner, fingerprint = (taken or ''):match('^(%S+) (%S+)$')
   if owner and owner ~= id and redis.call('EXISTS', ARGV[8] .. owner) == 1 then
-    return {fingerprint == ARGV[9] and 'duplicate' or 'mismatch', owner}
+    return {fingerprint == ARGV[10] and 'duplicate' or 'mismatch', owner}
   end
-  redis.call('SET', KEYS[5], id .. ' ' .. ARGV[9], 'PX', ARGV[10])
 end
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
   return {'accepted'}
 end
+if redis.call('SCARD', KEYS[5]) >= tonumber(ARGV[9]) then
+  return {'full'}
+end
+
+if KEYS[6] then
+  redis.call('SET', KEYS[6], id .. ' ' .. ARGV[10], 'PX', ARGV[11])
+end
+redis.call('SADD', KEYS[5], id)
 
 redis.call('HSET', KEYS[1], 'version', 1, 'record', ARGV[2], 'input', ARGV[4])
 if ARGV[6] ~= '' then

@@ -1,15 +1,15 @@
 -- Writes changes of jobs, all of them or none, with the cursor of the source that told them (invariant 5).
 --
--- KEYS  cursors  due  then for each change: job  journal
+-- KEYS  cursors  due  started  then for each change: job  journal  waiting
 -- ARGV  source ('' without a fence)  from  to  channel prefix
 --       due of an ended job that has a return address
 --       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
---       due  expire at ('' while it goes on)  journal limit  number of events  events…
+--       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events  events…
 -- Returns {'applied', id…} naming jobs with an event for their return address
 --       | {'fenced', cursor} | {'conflict', id…}
 
 local HEAD = 5
-local FIELDS = 8
+local FIELDS = 9
 
 local source = ARGV[1]
 if source ~= '' then
@@ -21,11 +21,11 @@ end
 
 local conflicts = {'conflict'}
 local at = HEAD
-for key = 3, #KEYS, 2 do
+for key = 4, #KEYS, 3 do
   if redis.call('HGET', KEYS[key], 'version') ~= ARGV[at + 2] then
     conflicts[#conflicts + 1] = ARGV[at + 1]
   end
-  at = at + FIELDS + tonumber(ARGV[at + 8])
+  at = at + FIELDS + tonumber(ARGV[at + FIELDS])
 end
 if #conflicts > 1 then
   return conflicts
@@ -46,13 +46,17 @@ end
 
 local reply = {'applied'}
 at = HEAD
-for key = 3, #KEYS, 2 do
+for key = 4, #KEYS, 3 do
   local job, journal = KEYS[key], KEYS[key + 1]
   local id, version, record, input = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
   local due, expireAt, limit = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7])
   local ended = expireAt ~= ''
+  local type = ARGV[at + 8]
+  if type ~= '' and redis.call('SREM', KEYS[key + 2], id) == 1 then
+    redis.call('HINCRBY', KEYS[3], type, 1)
+  end
   local events = {}
-  for i = 1, tonumber(ARGV[at + 8]) do
+  for i = 1, tonumber(ARGV[at + FIELDS]) do
     events[i] = ARGV[at + FIELDS + i]
     redis.call('RPUSH', journal, events[i])
   end

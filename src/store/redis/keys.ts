@@ -21,6 +21,12 @@ export function createKeys(prefix = '{quartet}:') {
       `${prefix}idempotency:${tenant}:${createHash('sha256').update(key).digest('base64url')}`,
     /** string: the owner's name */
     lease: (source: string) => `${prefix}lease:${source}`,
+    /** hash: node → until when it is here, and JSON of the sources it would take on */
+    nodes: `${prefix}nodes`,
+    /** set: ids of the jobs of a type that wait for their first attempt */
+    waiting: (type: string) => `${prefix}waiting:${type}`,
+    /** hash: type → how many jobs have had their first attempt, or ended without one */
+    started: `${prefix}started`,
   }
 }
 

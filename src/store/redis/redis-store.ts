@@ -1,7 +1,18 @@
 import { toEvent, isTerminal, type JobRecord } from '../../messages.ts'
-import type { Accepted, Applied, Callback, Change, Delivery, Store, Stored } from '../store.ts'
+import type {
+  Accepted,
+  Applied,
+  Backlog,
+  Callback,
+  Change,
+  Delivery,
+  Nodes,
+  Store,
+  Stored,
+} from '../store.ts'
 import type { Connect } from './connect.ts'
 import { checkRedis } from './check.ts'
+import { createClock } from './clock.ts'
 import { createFollow } from './follow.ts'
 import { createKeys, filterOf } from './keys.ts'
 import { createViews } from './views.ts'
@@ -34,12 +45,14 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
   const lease = defineScript<number>(redis, 'lease')
   const release = defineScript<number>(redis, 'release')
   const setCallback = defineScript<number>(redis, 'set-callback')
+  const announce = defineScript<[number, ...string[]]>(redis, 'announce')
+  const clock = createClock()
   const nextDelivery = defineScript<[number, number]>(redis, 'next-delivery')
 
   return {
-    async accept({ record, event, input, callback, idempotency }): Promise<Accepted> {
-      const { id, tenant } = record
-      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
+    async accept({ record, event, input, callback, idempotency, maxWaiting }): Promise<Accepted> {
+      const { id, tenant, type } = record
+      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant), keys.waiting(type)]
       const args = [
         id,
         JSON.stringify(record),
@@ -49,6 +62,7 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
         filterOf(callback),
         JSON.stringify(callback),
         keys.job(''),
+        maxWaiting,
       ]
       const [status, owner] = await (idempotency
         ? accept(
@@ -57,12 +71,13 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
           )
         : accept(base, args))
       return owner === undefined
-        ? { status: 'accepted' }
+        ? { status: status as 'accepted' | 'full' }
         : { status: status as 'duplicate' | 'mismatch', id: owner }
     },
 
-    async withdraw(tenant, id) {
-      await withdraw([keys.job(id), keys.journal(id), keys.due, keys.list(tenant)], [id])
+    async withdraw({ tenant, id, type }) {
+      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
+      await withdraw([...base, keys.waiting(type)], [id])
     },
 
     async load(ids) {
@@ -81,9 +96,14 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
         [
           keys.cursors,
           keys.due,
-          ...changes.flatMap(({ record: { id } }) => [keys.job(id), keys.journal(id)]),
+          keys.started,
+          ...changes.flatMap(({ record: { id, type } }) => [
+            keys.job(id),
+            keys.journal(id),
+            keys.waiting(type),
+          ]),
         ],
-        [...head, Date.now() + CALLBACK_CHECK_MS, ...changes.flatMap(changeArgs)],
+        [...head, clock.now() + CALLBACK_CHECK_MS, ...changes.flatMap(changeArgs)],
       )
       if (status === 'fenced') return { status, cursor: rest[0] || null }
       if (status === 'conflict') return { status, ids: rest }
@@ -142,7 +162,7 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
     },
 
     async setCallback(id, callback, after) {
-      const args = [JSON.stringify(callback), filterOf(callback), after, id, Date.now() + CALLBACK_CHECK_MS]
+      const args = [JSON.stringify(callback), filterOf(callback), after, id, clock.now() + CALLBACK_CHECK_MS]
       return (await setCallback([keys.job(id), keys.due], args)) === 1
     },
 
@@ -158,6 +178,33 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
       const args = [settled?.seq ?? 0, settled?.generation ?? 0]
       const [seq, generation] = await nextDelivery([keys.job(id), keys.journal(id)], args)
       return seq === 0 ? null : { seq, generation }
+    },
+
+    async announce(node, sources, ttlMs): Promise<Nodes> {
+      const sentAt = Date.now()
+      const [now, ...known] = await announce([keys.nodes], [node, ttlMs, JSON.stringify(sources)])
+      clock.observe(now, sentAt)
+      const nodes = new Map<string, readonly string[]>()
+      for (let at = 0; at + 1 < known.length; at += 2) {
+        nodes.set(known[at] ?? '', JSON.parse(known[at + 1] ?? '') as string[])
+      }
+      return nodes
+    },
+
+    now: clock.now,
+
+    async backlog(types): Promise<Backlog[]> {
+      if (types.length === 0) return []
+      const pipeline = redis.pipeline().hmget(keys.started, ...types)
+      for (const type of types) pipeline.scard(keys.waiting(type))
+      const [started, ...waiting] = ((await pipeline.exec()) ?? []).map(([error, reply]) => {
+        if (error) throw error
+        return reply
+      })
+      return types.map((_, index) => ({
+        waiting: Number(waiting[index]),
+        started: Number((started as (string | null)[])[index]),
+      }))
     },
 
     check: () => checkRedis(redis),
@@ -179,6 +226,7 @@ function changeArgs({ version, record, events, input }: Change): (string | numbe
     dueOf(record),
     expireAt,
     record.journalLimit,
+    record.status === 'queued' ? '' : record.type,
     events.length,
     ...events,
   ]

@@ -1,0 +1,99 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Backlog, Store } from './store/store.ts'
+
+const SAMPLE_MS = 1_000
+/** The pace at which jobs start is that of the last so many samples. */
+const WINDOW = 10
+/** What a client is told while nothing starts at all, and at most. Seconds. */
+const IDLE_S = 30
+const LONGEST_S = 300
+
+/** How many jobs of each type wait, and how fast they start: whether there is room, and when there will be. */
+export interface Backlogs {
+  /** Whether there is so much room that the next job of the type is certain to find some. */
+  isAmple(type: string, maxWaiting: number): boolean
+  /** When a client that has been refused may come again: each is given the moment at which there is room for it. */
+  retryAfterS(type: string): number
+  /** The last count of each type, on all nodes together. */
+  waiting(): ReadonlyMap<string, number>
+  /** Counts until the signal ends it. */
+  watch(signal: AbortSignal): Promise<void>
+}
+
+interface Known {
+  readonly samples: (Backlog & { readonly at: number })[]
+  /** Asked for by this node since the last sample. */
+  since: number
+  /** When the last client that was refused here may come again, milliseconds since the epoch. */
+  nextRoomAt: number
+}
+
+/**
+ * @param nodes how many nodes there are: each gives out its share of the room that comes
+ * @param now milliseconds since the epoch
+ */
+export function createBacklogs(
+  parts: {
+    readonly store: Pick<Store, 'backlog'>
+    readonly types: readonly string[]
+    readonly log: FastifyBaseLogger
+  },
+  nodes: () => number,
+  now: () => number = Date.now,
+): Backlogs {
+  const { store, types, log } = parts
+  const known = new Map<string, Known>(types.map((type) => [type, { samples: [], since: 0, nextRoomAt: 0 }]))
+
+  return {
+    isAmple(type, maxWaiting) {
+      const each = known.get(type)
+      const last = each?.samples.at(-1)
+      if (!each || !last || now() - last.at > 3 * SAMPLE_MS) return false
+      each.since++
+      return last.waiting + each.since * nodes() <= maxWaiting / 2
+    },
+
+    retryAfterS(type) {
+      const each = known.get(type)
+      const perMs = each ? paceOf(each) / nodes() : 0
+      if (!each || perMs === 0) return IDLE_S
+      // All that wait now have started by then, whoever else was told to come again.
+      const drainedAt = now() + (each.samples.at(-1)?.waiting ?? 0) / perMs
+      each.nextRoomAt = Math.min(Math.max(each.nextRoomAt, now()) + 1 / perMs, drainedAt)
+      return Math.min(Math.max(Math.ceil((each.nextRoomAt - now()) / 1_000), 1), LONGEST_S)
+    },
+
+    waiting: () => new Map([...known].map(([type, { samples }]) => [type, samples.at(-1)?.waiting ?? 0])),
+
+    async watch(signal) {
+      while (!signal.aborted) {
+        await sample()
+        await delay(SAMPLE_MS, undefined, { signal }).catch(() => undefined)
+      }
+    },
+  }
+
+  async function sample(): Promise<void> {
+    try {
+      const counts = await store.backlog(types)
+      const at = now()
+      for (const [index, type] of types.entries()) {
+        const [each, count] = [known.get(type), counts[index]]
+        if (!each || !count) continue
+        each.samples.push({ ...count, at })
+        if (each.samples.length > WINDOW) each.samples.shift()
+        each.since = 0
+      }
+    } catch (err) {
+      log.debug({ err }, 'the backlog could not be counted')
+    }
+  }
+}
+
+/** Jobs that started per millisecond. */
+function paceOf({ samples }: Known): number {
+  const [first, last] = [samples[0], samples.at(-1)]
+  if (!first || !last || last.at === first.at) return 0
+  return (last.started - first.started) / (last.at - first.at)
+}
