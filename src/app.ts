@@ -27,6 +27,7 @@ import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
 import type { Connect } from './store/redis/connect.ts'
+import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSubmit, type JudgeCallback } from './submit.ts'
 import { watch } from './watchdog.ts'
@@ -39,7 +40,10 @@ const CONNECT_MS = 3_000
 const CLOSE_MS = 5_000
 
 export interface AppParts {
-  readonly config: Pick<Config, 'bullmqPrefix' | 'callbackAllow' | 'roles' | 'webhookSecrets'>
+  readonly config: Pick<
+    Config,
+    'bullmqPrefix' | 'callbackAllow' | 'roles' | 'waitReplicas' | 'webhookSecrets'
+  >
   readonly catalog: Catalog
   /** Makes connections to Redis; the first one must be able to become ready. */
   readonly connect: Connect
@@ -62,8 +66,9 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   // The store, and BullMQ's queues on the same connection: Redis sees a record before its BullMQ job.
   const redis = connect('command')
   await whenReady(redis, CONNECT_MS)
-  const store = createRedisStore(redis, connect)
-  const queues = createQueues(redis, prefix, catalog, store.now)
+  const replicate = createReplicate(redis, config.waitReplicas)
+  const store = createRedisStore(redis, connect, replicate)
+  const queues = createQueues(redis, prefix, catalog, store.now, replicate)
   const callbacks = createCallbackQueue(redis, prefix, store)
   const { handOver } = callbacks
   const followUps = createFollowUps({ queues, handOver, log })
@@ -87,7 +92,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     judgeCallback,
     backlogs,
     metrics,
-    isOneConnection: true,
+    isOneConnection: !redis.isCluster,
     log,
   })
 

@@ -1,7 +1,7 @@
 import { Queue } from 'bullmq'
-import type { Redis } from 'ioredis'
 import { callbackQueue } from './catalog.ts'
 import type { HandOver } from './follow-up.ts'
+import type { Client } from './store/redis/connect.ts'
 import type { Delivery, Store } from './store/store.ts'
 
 /** The data of a delivery's BullMQ job: which event of which job. Its text stays in the journal. */
@@ -28,7 +28,7 @@ export interface CallbackQueue {
  * The queue of webhook deliveries. The store says which event of a job is under way, one at a time and in order;
  * BullMQ says when it is tried. So a repeated hand-over is harmless, and a lost one can be made again.
  */
-export function createCallbackQueue(redis: Redis, prefix: string, store: Store): CallbackQueue {
+export function createCallbackQueue(redis: Client, prefix: string, store: Store): CallbackQueue {
   const queue = new Queue<DeliveryData>(callbackQueue, { connection: redis, prefix, skipVersionCheck: true })
   // The connection is ours and reports its own errors; without a listener the event would throw.
   queue.on('error', () => undefined)

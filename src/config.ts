@@ -1,6 +1,7 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 import { parseSecrets } from './deliver/signature.ts'
+import { parseAddress } from './store/redis/address.ts'
 
 /** The parts of the gateway that one process may run, each on its own or all together. */
 export const roles = ['http', 'collect', 'callbacks', 'workers'] as const
@@ -29,7 +30,8 @@ const settings = {
     name: 'REDIS_URL',
     default: '',
     meaning:
-      'Redis or Valkey to use: `redis://`, `rediss://` or `unix:///path/to/socket`; without it a private one is run',
+      'Redis or Valkey to use: `redis://`, `rediss://`, `unix:///path/to/socket`, or a cluster as ' +
+      '`redis+cluster://host:port,host:port`; without it a private one is run',
     read: readRedisUrl,
   },
   catalogPath: {
@@ -47,8 +49,14 @@ const settings = {
   bullmqPrefix: {
     name: 'QUARTET_BULLMQ_PREFIX',
     default: 'bull',
-    meaning: 'Prefix of the BullMQ keys; workers must use the same',
+    meaning: 'Prefix of the BullMQ keys; workers must use the same. In a cluster `{bull}`',
     read: readPrefix,
+  },
+  waitReplicas: {
+    name: 'QUARTET_WAIT_REPLICAS',
+    default: '0',
+    meaning: 'Replicas that must confirm a job before its 202, so that a failover of Redis loses none',
+    read: readCount,
   },
   webhookSecrets: {
     name: 'QUARTET_WEBHOOK_SECRET',
@@ -105,7 +113,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       throw new ConfigError(`${name}: ${(error as Error).message}`, { cause: error })
     }
   })
-  const config = Object.freeze(Object.fromEntries(entries) as Config)
+  const config = Object.freeze(withHashTag(Object.fromEntries(entries) as Config, env))
   refuseOpenDoor(config)
   return config
 }
@@ -117,6 +125,18 @@ function refuseUnknown(env: NodeJS.ProcessEnv): void {
     if (!name.startsWith('QUARTET_') || !text || [...known, 'QUARTET_URL'].includes(name)) continue
     throw new ConfigError(`${name}: Expected one of ${known.join(', ')}, got an unknown variable`)
   }
+}
+
+/** In a cluster the keys of a queue must be on one node, which BullMQ leaves to braces in the prefix. */
+function withHashTag(config: Config, env: NodeJS.ProcessEnv): Config {
+  const isCluster = config.redisUrl !== null && parseAddress(config.redisUrl).kind === 'cluster'
+  const { bullmqPrefix } = config
+  if (!isCluster || /\{[^}]+\}/.test(bullmqPrefix)) return config
+  const { name, default: fallback } = settings.bullmqPrefix
+  if (!env[name]) return { ...config, bullmqPrefix: `{${fallback}}` }
+  throw new ConfigError(
+    `${name}: Expected braces around a part of it in a cluster, e.g. {bull}, got "${bullmqPrefix}"`,
+  )
 }
 
 function refuseOpenDoor({ host, roles, allowAnonymous }: Config): void {
@@ -140,16 +160,17 @@ function readPort(text: string): number {
 
 function readRedisUrl(text: string): string | null {
   if (text === '') return null
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  if ((url?.protocol === 'redis:' || url?.protocol === 'rediss:') && url.hostname !== '') return text
-  if (/^unix:\/\/\/./.test(text)) return text
-  // The rest is not shown, as it may hold a password.
-  const got = url ? `${url.protocol} with something else` : 'no URL'
-  throw new Error(`Expected redis://host, rediss://host or unix:///path, got ${got}`)
+  parseAddress(text)
+  return text
 }
 
 function readRoles(text: string): ReadonlySet<Role> {
   return new Set(readList(text).map((role) => oneOf(roles, role)))
+}
+
+function readCount(text: string): number {
+  if (/^\d{1,2}$/.test(text)) return Number(text)
+  throw new Error(`Expected an integer from 0 to 99, got "${text}"`)
 }
 
 function readPrefix(text: string): string {

@@ -167,6 +167,7 @@ export function storeUnavailable(cause: unknown): Problem {
  */
 function isStoreFailure(error: Error): boolean {
   if (error.name === 'MaxRetriesPerRequestError' || error.name === 'ClusterAllFailedError') return true
+  if (error.name === 'ReplicationError') return true
   if (error.name === 'ReplyError') {
     return /^(OOM|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS)\b/.test(
       error.message,
@@ -174,7 +175,7 @@ function isStoreFailure(error: Error): boolean {
   }
   const code = (error as NodeJS.ErrnoException).code
   return (
-    /Connection is closed|Stream isn't writeable|Command timed out|Connection not ready/i.test(
+    /Connection is closed|Too many Cluster redirections|Cluster isn't ready|Cluster is ended|Stream isn't writeable|Command timed out|Connection not ready/i.test(
       error.message,
     ) ||
     (code !== undefined && /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|EHOSTUNREACH)$/.test(code))

@@ -1,7 +1,8 @@
 import { Job, Queue, type JobsOptions } from 'bullmq'
-import type { Redis } from 'ioredis'
 import type { Catalog } from './catalog.ts'
 import type { JobRecord } from './messages.ts'
+import type { Client } from './store/redis/connect.ts'
+import type { Replicate } from './store/redis/replicate.ts'
 
 /** How long BullMQ keeps its own copy of a finished job: the truth that the watchdog compares with. */
 const KEEP = { removeOnComplete: { age: 3_600 }, removeOnFail: { age: 86_400 } } satisfies JobsOptions
@@ -67,8 +68,15 @@ class TextQueue extends Queue {
  * @param redis the connection that the store uses too: Redis then sees a record before its BullMQ job
  * @param prefix BullMQ's key prefix, `bull` unless the workers say otherwise
  * @param now the store's clock: what a delay counts from
+ * @param replicate waited for before a job counts as enqueued
  */
-export function createQueues(redis: Redis, prefix: string, catalog: Catalog, now: () => number): Queues {
+export function createQueues(
+  redis: Client,
+  prefix: string,
+  catalog: Catalog,
+  now: () => number,
+  replicate: Replicate = async () => undefined,
+): Queues {
   const queues = new Map<string, TextQueue>()
 
   return {
@@ -77,7 +85,9 @@ export function createQueues(redis: Redis, prefix: string, catalog: Catalog, now
       if (redis.status !== 'ready') throw new Error('Connection not ready')
       const name = record.route[record.step]
       if (name === undefined) throw new Error(`Expected job ${record.id} to be at a step of its route`)
-      await queueOf(name).add(record.type, new JsonText(input), optionsFor(record, name))
+      const queue = queueOf(name)
+      await queue.add(record.type, new JsonText(input), optionsFor(record, name))
+      await replicate(queue.toKey(record.id))
     },
 
     async remove(name, id) {

@@ -1,4 +1,4 @@
-import type { Redis } from 'ioredis'
+import type { Client } from './store/redis/connect.ts'
 
 /** One entry of a queue's event stream, as BullMQ's scripts write it with the move that it tells of. */
 export interface ResultEntry {
@@ -37,13 +37,13 @@ export interface ResultQueue {
  * @param connect makes the connection that reading waits on, when there is the first read
  */
 export function createResultQueue(
-  redis: Redis,
-  connect: () => Redis,
+  redis: Client,
+  connect: () => Client,
   prefix: string,
   queue: string,
 ): ResultQueue {
   const stream = `${prefix}:${queue}:events`
-  let blocking: Redis | null = null
+  let blocking: Client | null = null
 
   return {
     async read(cursor, count, blockMs) {

@@ -10,6 +10,7 @@ t.test('an empty environment gives the defaults', async (t) => {
     catalogPath: 'quartet.config.json',
     roles: new Set(roles),
     bullmqPrefix: 'bull',
+    waitReplicas: 0,
     webhookSecrets: null,
     callbackAllow: [],
     allowAnonymous: false,
@@ -26,6 +27,7 @@ t.test('every variable is read', async (t) => {
     QUARTET_CONFIG: '/etc/quartet.json',
     QUARTET_ROLES: 'http, collect',
     QUARTET_BULLMQ_PREFIX: '{jobs}',
+    QUARTET_WAIT_REPLICAS: '2',
     QUARTET_WEBHOOK_SECRET: secrets,
     QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
     QUARTET_ALLOW_ANONYMOUS: 'true',
@@ -38,6 +40,7 @@ t.test('every variable is read', async (t) => {
     catalogPath: '/etc/quartet.json',
     roles: new Set(['http', 'collect']),
     bullmqPrefix: '{jobs}',
+    waitReplicas: 2,
     webhookSecrets: secrets,
     callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
     allowAnonymous: true,
@@ -61,7 +64,13 @@ t.test('the configuration is frozen', async (t) => {
 })
 
 t.test('Redis may be reached over TCP, TLS or a unix socket', async (t) => {
-  for (const url of ['redis://127.0.0.1:6379', 'rediss://redis', 'unix:///run/redis/redis.sock']) {
+  for (const url of [
+    'redis://127.0.0.1:6379',
+    'rediss://redis',
+    'unix:///run/redis/redis.sock',
+    'redis+cluster://a:7000,b:7001',
+    'rediss+cluster://user:pw@a',
+  ]) {
     t.equal(readConfig({ REDIS_URL: url }).redisUrl, url)
   }
 })
@@ -112,6 +121,22 @@ t.test('a callback address must be an IP or a CIDR', async (t) => {
   }
 })
 
+t.test('in a cluster the prefix has braces, which keep the keys of a queue on one node', async (t) => {
+  const REDIS_URL = 'redis+cluster://a:7000,b:7001'
+  t.equal(readConfig({ REDIS_URL }).bullmqPrefix, '{bull}')
+  t.equal(readConfig({ REDIS_URL, QUARTET_BULLMQ_PREFIX: 'my{jobs}' }).bullmqPrefix, 'my{jobs}')
+  t.match(
+    failure({ REDIS_URL, QUARTET_BULLMQ_PREFIX: 'jobs' }).message,
+    /^QUARTET_BULLMQ_PREFIX: Expected braces .*, got "jobs"$/,
+  )
+})
+
+t.test('a number of replicas is a small integer', async (t) => {
+  for (const text of ['-1', '1.5', 'all', '100']) {
+    t.match(failure({ QUARTET_WAIT_REPLICAS: text }).message, /^QUARTET_WAIT_REPLICAS: Expected an integer/)
+  }
+})
+
 t.test('a wrong Redis URL is refused without showing its password', async (t) => {
   const urls = [
     'http://:hunter2@redis',
@@ -119,10 +144,14 @@ t.test('a wrong Redis URL is refused without showing its password', async (t) =>
     'hunter2',
     'unix://hunter2',
     'redis:///hunter2',
+    'redis+cluster://:hunter2',
+    'redis+cluster://:hunter2@',
+    'redis+cluster://a,hunter2 b',
+    'redis+cluster://:hunter2@a:7000,b/1',
   ]
   for (const url of urls) {
     const error = failure({ REDIS_URL: url })
-    t.match(error.message, /^REDIS_URL: Expected redis:\/\/host, rediss:\/\/host or unix:\/\/\/path, got /)
+    t.match(error.message, /^REDIS_URL: Expected redis:\/\/host, .* or unix:\/\/\/path, got /)
     t.notMatch(error.message, 'hunter2')
   }
 })

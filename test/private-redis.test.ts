@@ -223,7 +223,7 @@ async function startedIn(t: Test, dir: string): Promise<PrivateRedis> {
 }
 
 function connect(t: Test, { url }: Pick<PrivateRedis, 'url'>): Redis {
-  const redis = createConnect(url, () => {})('blocking')
+  const redis = createConnect(url, () => {})('blocking') as Redis
   t.teardown(() => redis.disconnect())
   return redis
 }

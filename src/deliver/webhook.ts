@@ -1,8 +1,8 @@
 import { Worker, type Job } from 'bullmq'
 import type { FastifyBaseLogger } from 'fastify'
-import type { Redis } from 'ioredis'
 import { deliverySchedule, type CallbackQueue, type DeliveryData } from '../callback-queue.ts'
 import { callbackQueue } from '../catalog.ts'
+import type { Client } from '../store/redis/connect.ts'
 import type { Store } from '../store/store.ts'
 import type { createWebhookSender, WebhookOutcome } from './send-webhook.ts'
 
@@ -24,7 +24,7 @@ export interface WebhookParts {
   readonly callbacks: CallbackQueue
   readonly sender: ReturnType<typeof createWebhookSender>
   /** The worker's own connection, closed with it; it may wait as long as it takes. */
-  readonly connection: Redis
+  readonly connection: Client
   readonly prefix: string
   readonly log: FastifyBaseLogger
 }

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
-import { spawnProcess, startRedis } from '../helper.ts'
+import { spawnProcess } from '../helper.ts'
 import { startReceiver } from './modes.ts'
 import { secret, startGatewayProcess } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 const modes = ['poll', 'sse', 'websocket', 'webhook']
 const languages: Record<string, (mode: string) => string[]> = {

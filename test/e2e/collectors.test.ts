@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import t from 'tap'
-import { startRedis } from '../helper.ts'
 import { all, isTerminal, ndjson, seqOf } from './modes.ts'
 import { startGatewayProcess, submit } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 const LEASE_KEY = '{quartet}:lease:countdown'
 

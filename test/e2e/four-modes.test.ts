@@ -1,8 +1,8 @@
 import t from 'tap'
 import { Webhook } from 'standardwebhooks'
-import { startRedis } from '../helper.ts'
 import { all, isTerminal, ndjson, poll, seqOf, sse, startReceiver, websocket } from './modes.ts'
 import { order, secret, startGatewayProcess, submit } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 t.test('the order pipeline is heard in all four modes at once, byte for byte the same', async (t) => {
   const redis = await startRedis(t)
@@ -87,5 +87,5 @@ t.test('20 concurrent POSTs with one Idempotency-Key make one job', async (t) =>
   t.equal(new Set(ids).size, 1)
   const list = (await (await fetch(`${one.url}/jobs`)).json()) as { jobs: unknown[] }
   t.equal(list.jobs.length, 1)
-  t.equal(await redis.connect().zcard('bull:echo:delayed'), 1)
+  t.equal(await redis.connect().zcard(`${redis.prefix}:echo:delayed`), 1)
 })

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import { generateSecret } from '../../src/deliver/signature.ts'
-import { spawnProcess, type TestProcess, type TestRedis } from '../helper.ts'
+import { spawnProcess, type TestProcess } from '../helper.ts'
 
 /** A gateway as a process of its own, as an operator would run it. */
 export interface GatewayProcess extends TestProcess {
@@ -12,7 +12,7 @@ export interface GatewayProcess extends TestProcess {
 }
 
 export interface GatewayOptions {
-  readonly redis: TestRedis
+  readonly redis: { readonly url: string }
   /** Job types; the repository's quartet.config.json by default. */
   readonly types?: Record<string, unknown>
   readonly roles?: string

@@ -1,7 +1,7 @@
 import t from 'tap'
-import { startRedis } from '../helper.ts'
 import { all, isTerminal, ndjson, poll, seqOf, sse, websocket, type Mode } from './modes.ts'
 import { startGatewayProcess, submit } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 const CUTS = 100
 

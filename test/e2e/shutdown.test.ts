@@ -5,9 +5,10 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { WebSocket } from 'ws'
-import { spawnProcess, startRedis } from '../helper.ts'
+import { spawnProcess } from '../helper.ts'
 import { all, isTerminal, ndjson, seqOf, sse } from './modes.ts'
 import { startGatewayProcess, submit } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 t.test(
   'SIGTERM ends streams and sockets so that their clients go on elsewhere, and loses nothing',

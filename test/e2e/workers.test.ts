@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
-import { spawnProcess, startRedis } from '../helper.ts'
+import { spawnProcess } from '../helper.ts'
 import { all, sse } from './modes.ts'
 import { startGatewayProcess, submit } from './processes.ts'
+import { startRedis } from './redis.ts'
 
 type Event = { type: string; data: Record<string, unknown> }
 const parse = (text: string) => JSON.parse(text) as Event
@@ -14,7 +15,7 @@ t.test('a BullMQ worker of five lines, with no import from Quartet, serves a typ
     types: { greet: { steps: ['greet'] } },
     roles: 'http,collect',
   })
-  const path = 'test/e2e/plain-worker.mjs'
+  const path = redis.plainWorker
   const source = await readFile(path, 'utf8')
   t.ok(source.trim().split('\n').length <= 5)
   t.notMatch(source, /quartet|\.\.\//i)

@@ -1,8 +1,16 @@
-import type { Redis } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
+import type { Client } from './connect.ts'
 
 /** Whether Redis answers and keeps what it is given. Rejects with an Error that says what is wrong. */
-export async function checkRedis(redis: Redis): Promise<void> {
+export async function checkRedis(redis: Client): Promise<void> {
   if (redis.status !== 'ready') throw new Error(`Redis is not connected (${redis.status})`)
+  if (!redis.isCluster) return checkNode(redis as Redis)
+  const state = field(await redis.cluster('INFO'), 'cluster_state')
+  if (state !== 'ok') throw new Error(`Expected the Redis Cluster's state to be ok, got ${state}`)
+  await Promise.all((redis as Cluster).nodes('master').map(checkNode))
+}
+
+async function checkNode(redis: Redis): Promise<void> {
   const info = await redis.info()
   const policy = field(info, 'maxmemory_policy')
   if (policy !== 'noeviction')

@@ -10,11 +10,12 @@ import type {
   Store,
   Stored,
 } from '../store.ts'
-import type { Connect } from './connect.ts'
+import type { Client, Connect } from './connect.ts'
 import { checkRedis } from './check.ts'
 import { createClock } from './clock.ts'
 import { createFollow } from './follow.ts'
 import { createKeys, filterOf } from './keys.ts'
+import type { Replicate } from './replicate.ts'
 import { createViews } from './views.ts'
 import { defineScript } from './scripts.ts'
 
@@ -32,8 +33,13 @@ const EXPIRY_SLACK_MS = 3 * 86_400_000
  * cursors, a string per idempotency key, a channel per job. All in the hash slot `{quartet}`.
  *
  * @param redis the connection for commands; BullMQ's producers share it, which keeps their order
+ * @param replicate waited for before a client is told that something is stored
  */
-export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): Store {
+export function createRedisStore(
+  redis: Client,
+  connect: Connect,
+  replicate: Replicate = async () => undefined,
+): Store {
   const keys = createKeys()
   const follow = createFollow(connect, keys)
   const views = createViews(redis, keys)
@@ -70,6 +76,7 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
             [...args, idempotency.fingerprint, idempotency.keepMs],
           )
         : accept(base, args))
+      await replicate(keys.due)
       return owner === undefined
         ? { status: status as 'accepted' | 'full' }
         : { status: status as 'duplicate' | 'mismatch', id: owner }
@@ -107,6 +114,8 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
       )
       if (status === 'fenced') return { status, cursor: rest[0] || null }
       if (status === 'conflict') return { status, ids: rest }
+      // What a source told can be read from it again; what the gateway decided cannot.
+      if (!fence) await replicate(keys.due)
       return { status: 'applied', callbacks: rest }
     },
 
@@ -163,7 +172,9 @@ export function createRedisStore(redis: ReturnType<Connect>, connect: Connect): 
 
     async setCallback(id, callback, after) {
       const args = [JSON.stringify(callback), filterOf(callback), after, id, clock.now() + CALLBACK_CHECK_MS]
-      return (await setCallback([keys.job(id), keys.due], args)) === 1
+      const isSet = (await setCallback([keys.job(id), keys.due], args)) === 1
+      await replicate(keys.due)
+      return isSet
     },
 
     async callback(id) {

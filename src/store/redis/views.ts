@@ -1,7 +1,8 @@
-import type { ChainableCommander, Redis } from 'ioredis'
+import type { ChainableCommander } from 'ioredis'
 import { dataOf, jobText } from '../../job.ts'
 import { isTerminal, type JobRecord } from '../../messages.ts'
 import type { JobView, ListFilter, Store } from '../store.ts'
+import type { Client } from './connect.ts'
 import type { Keys } from './keys.ts'
 
 /** Records that one listing looks through at most before it hands out what it has found so far. */
@@ -9,7 +10,7 @@ const SCAN_LIMIT = 2_000
 const SCAN_STEP = 100
 
 /** Reads jobs as clients see them. */
-export function createViews(redis: Redis, keys: Keys): Pick<Store, 'get' | 'list'> {
+export function createViews(redis: Client, keys: Keys): Pick<Store, 'get' | 'list'> {
   return { get, list }
 
   async function get(tenant: string, id: string): Promise<JobView | null> {
