@@ -9,6 +9,18 @@ export interface Told {
 }
 
 /**
+ * Why a job failed, from BullMQ's `failedReason`: the worker's own words, but for the ones that BullMQ itself puts there
+ * when the workers of a job are lost again and again (BullMQ `moveStalledJobsToWait`).
+ */
+export function toReason(failedReason: string): string {
+  if (failedReason !== 'job stalled more than allowable limit') return failedReason
+  return (
+    'The worker was lost every time, more often than is allowed: the job may be what kills its workers ' +
+    `(${failedReason})`
+  )
+}
+
+/**
  * Translates entries of a result queue into outcomes. BullMQ's vocabulary ends here.
  *
  * @param isCut whether more entries may follow in the same atomic write as the last one
@@ -45,7 +57,7 @@ function toOutcome(
     case 'completed':
       return { kind: 'completed', queue, result: fields['returnvalue'] || 'null' }
     case 'failed':
-      return { kind: 'failed', queue, reason: fields['failedReason'] ?? '' }
+      return { kind: 'failed', queue, reason: toReason(fields['failedReason'] ?? '') }
     case 'removed':
       return { kind: 'removed', queue }
     case 'stalled':

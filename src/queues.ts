@@ -6,6 +6,12 @@ import type { Replicate } from './store/redis/replicate.ts'
 
 /** How long BullMQ keeps its own copy of a finished job: the truth that the watchdog compares with. */
 const KEEP = { removeOnComplete: { age: 3_600 }, removeOnFail: { age: 86_400 } } satisfies JobsOptions
+/**
+ * BullMQ's rule for jobs whose worker was lost, for when we apply it. How often the workers of a queue may be lost is
+ * known to them alone, so it is BullMQ's default that counts: what a worker that says nothing allows. More would leave
+ * a job that kills such workers waiting for ever; less would fail one that they would have tried again.
+ */
+const STALLED_CHECK = { maxStalledCount: 1, stalledInterval: 200 }
 /** The result queue is trimmed behind the cursor; this only bounds it while nobody collects. */
 const MAX_RESULT_QUEUE_LENGTH = 1_000_000
 
@@ -25,6 +31,10 @@ export interface QueueTruth {
   /** JSON text, once completed. */
   readonly result: string | null
   readonly failedReason: string | null
+  /** Whether a worker holds the job's lock, which it renews as long as it lives. */
+  readonly isLocked: boolean
+  /** Why the next worker is to fail the job instead of trying it again; null if it is not. */
+  readonly deferredFailure: string | null
 }
 
 /** The BullMQ queues of the steps: what is put in, and what BullMQ says of it. */
@@ -34,6 +44,13 @@ export interface Queues {
   /** Takes a job out of a queue. False when a worker has it, or had it by then. */
   remove(queue: string, id: string): Promise<boolean>
   truth(queue: string, id: string): Promise<QueueTruth>
+  /** Whether there are workers: they take what waits, and notice when one of them is lost. */
+  hasWorkers(queue: string): Promise<boolean>
+  /**
+   * BullMQ's own check for jobs whose worker was lost, which only workers run: for when there are none. A job is put
+   * back by the second call that finds it so, at the earliest after 0.2 s.
+   */
+  recoverStalled(queue: string): Promise<void>
   close(): Promise<void>
 }
 
@@ -96,11 +113,33 @@ export function createQueues(
 
     async truth(name, id) {
       const queue = queueOf(name)
-      const [state, fields] = await Promise.all([
+      const [state, [result, failedReason, deferredFailure], locks] = await Promise.all([
         queue.getJobState(id),
-        redis.hmget(queue.toKey(id), 'returnvalue', 'failedReason'),
+        redis.hmget(queue.toKey(id), 'returnvalue', 'failedReason', 'defa'),
+        redis.exists(`${queue.toKey(id)}:lock`),
       ])
-      return { state, result: fields[0] || null, failedReason: fields[1] ?? null }
+      return {
+        state,
+        result: result || null,
+        failedReason: failedReason ?? null,
+        isLocked: locks === 1,
+        deferredFailure: deferredFailure || null,
+      }
+    },
+
+    async hasWorkers(name) {
+      const queue = queueOf(name)
+      // Their connections have names, where the client and the server can give them; and each check of theirs for lost
+      // workers leaves this key until the next is due.
+      const [checks, workers] = await Promise.all([
+        redis.exists(queue.toKey('stalled-check')),
+        queue.getWorkersCount(),
+      ])
+      return checks === 1 || workers > 0
+    },
+
+    async recoverStalled(name) {
+      await queueOf(name).getBackend().moveStalledJobsToWait()
     },
 
     async close() {
@@ -111,13 +150,15 @@ export function createQueues(
   function queueOf(name: string): TextQueue {
     const known = queues.get(name)
     if (known) return known
-    const queue = new TextQueue(name, {
+    const options = {
+      ...STALLED_CHECK,
       connection: redis,
       prefix,
       // Its answer is kept for good, also when it is a failure because Redis hung just then.
       skipVersionCheck: true,
       streams: { events: { maxLen: MAX_RESULT_QUEUE_LENGTH } },
-    })
+    }
+    const queue = new TextQueue(name, options)
     // The connection is ours and reports its own errors; without a listener the event would throw.
     queue.on('error', () => undefined)
     queues.set(name, queue)

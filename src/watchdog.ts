@@ -6,7 +6,8 @@ import { endEarly, type CancelParts } from './cancel.ts'
 import { isCollected } from './collect.ts'
 import type { HandOver } from './follow-up.ts'
 import { isTerminal, type JobRecord } from './messages.ts'
-import type { QueueTruth } from './queues.ts'
+import type { Queues, QueueTruth } from './queues.ts'
+import { toReason } from './outcomes.ts'
 import type { ResultQueue } from './result-queue.ts'
 import type { Stored } from './store/store.ts'
 
@@ -17,6 +18,8 @@ const CLAIM_MS = 15_000
 const CATCH_UP_MS = 3_000
 const SHORT_MS = 2_000
 const LONGEST_MS = 600_000
+/** A job that a worker has is looked at more often: the last worker of a queue is missed by nobody else. */
+const LONGEST_ACTIVE_MS = 60_000
 
 export interface WatchdogParts extends CancelParts {
   readonly resultsOf: (queue: string) => ResultQueue
@@ -82,31 +85,55 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
   if (now?.version !== job.version) return
 
   await handOver(id)
-  const verdict = judge(job, truth, queue)
+  const verdict = judge(job, truth, queue, await isAbandoned(queues, queue, truth))
   if (verdict !== 'healthy' && verdict !== 'end')
     log.warn({ job_id: id, queue, truth, verdict }, 'repairing a job')
   if (verdict === 'enqueue') {
     await queues.enqueue(record, job.input ?? 'null')
+  } else if (verdict === 'recover') {
+    return recover(parts, queue, id)
   } else if (verdict === 'end') {
     await endEarly(parts, id, record.ending ?? 'expired', { force: Date.now() >= record.deadlineAt })
   } else if (verdict !== 'healthy') {
-    await append(parts, id, ({ version }) => (version === job.version ? verdict : null))
+    const after = await append(parts, id, ({ version }) => (version === job.version ? verdict : null))
+    // Doomed in its queue: a worker that comes now, or has come already, fails it and is not heard.
+    if (truth.state === 'waiting' && after && isTerminal(after.status)) await queues.remove(queue, id)
     return
   }
   const next = Math.max(Date.now() + SHORT_MS, Math.min(Date.now() + patience(record), record.deadlineAt))
   await store.postpone(id, next)
 }
 
+/** Whether a job needs a worker to notice that it lost its own, or that it is to fail, and there is none. */
+async function isAbandoned(queues: Queues, queue: string, truth: QueueTruth): Promise<boolean> {
+  const isLost = truth.state === 'active' && !truth.isLocked
+  const isDoomed = truth.state === 'waiting' && truth.deferredFailure !== null
+  return (isLost || isDoomed) && !(await queues.hasWorkers(queue))
+}
+
+/** Does the check that workers do for each other: the job goes back into its queue, which tells of it. */
+async function recover(
+  { store, queues, resultsOf }: WatchdogParts,
+  queue: string,
+  id: string,
+): Promise<void> {
+  await queues.recoverStalled(queue)
+  // Being told of puts a job off; what is to become of this one is to be seen soon.
+  await isCollected(store, queue, await resultsOf(queue).newest(), CATCH_UP_MS)
+  await store.postpone(id, Date.now() + SHORT_MS)
+}
+
 function judge(
   { record, input }: Stored,
   truth: QueueTruth,
   queue: string,
-): Outcome | 'enqueue' | 'end' | 'healthy' {
+  isAbandoned: boolean,
+): Outcome | 'enqueue' | 'end' | 'recover' | 'healthy' {
   switch (truth.state) {
     case 'completed':
       return { kind: 'completed', queue, result: truth.result ?? 'null' }
     case 'failed':
-      return { kind: 'failed', queue, reason: truth.failedReason ?? '' }
+      return { kind: 'failed', queue, reason: toReason(truth.failedReason ?? '') }
     case 'unknown':
       if (record.ending) return { kind: 'ended', ending: record.ending }
       if (Date.now() >= record.deadlineAt) return 'end'
@@ -115,11 +142,15 @@ function judge(
     default:
       if (Date.now() >= record.deadlineAt) return 'end'
       // Under a worker a canceled job is to be waited for; in a queue it has come back, or was put there late.
-      return record.ending && (truth.state !== 'active' || record.status !== 'canceling') ? 'end' : 'healthy'
+      if (record.ending && (truth.state !== 'active' || record.status !== 'canceling')) return 'end'
+      if (!isAbandoned) return 'healthy'
+      if (truth.state === 'active') return 'recover'
+      return { kind: 'failed', queue, reason: toReason(truth.deferredFailure ?? '') }
   }
 }
 
 /** The longer nothing has happened, the more rarely it is looked at. */
-function patience({ updatedAt }: JobRecord): number {
-  return Math.min(Math.max(Date.now() - updatedAt, 15_000), LONGEST_MS)
+function patience({ updatedAt, active }: JobRecord): number {
+  const longest = active ? LONGEST_ACTIVE_MS : LONGEST_MS
+  return Math.min(Math.max(Date.now() - updatedAt, 15_000), longest)
 }

@@ -22,7 +22,7 @@ import { all, move, newJob } from './store-contract/jobs.ts'
  * Each test does only a part of what the gateway would have done before it was killed, and makes the job due.
  * Each has queues of its own, so that what is left over from one does not concern another.
  */
-const names = Array.from({ length: 40 }, (_, index) => `q${index}`)
+const names = Array.from({ length: 48 }, (_, index) => `q${index}`)
 const types = { test: { steps: names, attempts: 3, backoff_ms: 3_000 } }
 const node = await openNode(t, await startRedis(t))
 let used = 0
@@ -247,6 +247,93 @@ t.test('a healthy job is left alone, however often it is looked at', async (t) =
   t.strictSame(await typesOf(job), ['job.queued', 'step.started', 'job.completed'])
 })
 
+t.test('a job whose worker was lost, the last of its queue, is there for the next', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await loseWorker(queues[0])
+  await hurried([job], told(job, 'step.retrying'))
+  t.equal((await node.queues.truth(queues[0], job.record.id)).state, 'waiting')
+  await node.work(t, queues[0], async () => 'done')
+  t.match(await ended(job), { status: 'completed', step: { attempt: 2 } })
+  const events = await all(store, job)
+  t.strictSame(
+    events.map(({ type }) => type),
+    ['job.queued', 'step.started', 'step.retrying', 'step.started', 'job.completed'],
+  )
+  t.match(JSON.parse(events[2]?.text ?? ''), { data: { reason: 'the worker was lost', attempt: 1 } })
+})
+
+t.test('a job that was canceled under the last worker is canceled when that worker is lost', async (t) => {
+  const { store, job, queues } = await prepare({})
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await loseWorker(queues[0])
+  await told(job, 'step.started')
+  await move(store, job, { kind: 'canceling' })
+  t.match(await hurried([job], ended(job)), { status: 'canceled' })
+  while ((await node.queues.truth(queues[0], job.record.id)).state !== 'unknown') await turn()
+})
+
+t.test('a job that kills its workers fails, also when no worker is left to notice', async (t) => {
+  const { store, job, queues } = await prepare({})
+  const good = newJob({ route: [queues[0]] })
+  for (const each of [job, good]) {
+    await store.accept(each)
+    await node.queues.enqueue(each.record, each.input)
+  }
+  await loseWorker(queues[0])
+  await hurried([job], told(job, 'step.retrying'))
+  await loseWorker(queues[0])
+  t.match(await hurried([job], ended(job)), {
+    status: 'failed',
+    error: { code: 'step_failed', detail: /worker was lost every time.*kills its workers/, attempts: 2 },
+  })
+  while ((await node.queues.truth(queues[0], job.record.id)).state !== 'unknown') await turn()
+  t.strictSame(await typesOf(good), ['job.queued'], 'the next in the queue is left alone')
+  await node.work(t, queues[0], async ({ id }) => id)
+  t.match(await ended(good), { status: 'completed', result: good.record.id })
+})
+
+t.test('while there are workers, lost ones are theirs to notice', async (t) => {
+  const { store, job, queues } = await prepare({})
+  const [queue] = queues
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  const idle = new Worker(queue, null, { connection: node.redis.connect({ maxRetriesPerRequest: null }) })
+  await idle.waitUntilReady()
+  await loseWorker(queue)
+  await told(job, 'step.started')
+  await recovered(job)
+  t.match(await node.queues.truth(queue, job.record.id), { state: 'active', isLocked: false })
+  // It has checked, and goes: until the next check is due, there may be workers whose connections have no name.
+  const checked = `bull:${queue}:stalled-check`
+  await node.redis.connect().set(checked, Date.now())
+  await idle.close()
+  await recovered(job)
+  t.equal((await node.queues.truth(queue, job.record.id)).state, 'active')
+  await node.redis.connect().del(checked)
+  await hurried([job], told(job, 'step.retrying'))
+})
+
+t.test('when BullMQ fails a job that kills its workers, the reason says so', async (t) => {
+  const { store, job, queues } = await prepare({})
+  const [queue] = queues
+  await store.accept(job)
+  await node.queues.enqueue(job.record, job.input)
+  await loseWorker(queue)
+  const worker = new Worker(queue, async () => 'never', {
+    connection: node.redis.connect({ maxRetriesPerRequest: null }),
+    maxStalledCount: 0,
+    stalledInterval: 100,
+  })
+  t.teardown(() => worker.close(true))
+  t.match(await ended(job), {
+    status: 'failed',
+    error: { code: 'step_failed', detail: /worker was lost every time.*kills its workers/ },
+  })
+})
+
 t.test('nothing is repaired that the result queue is yet to tell', async (t) => {
   const own = await openNode(t, await startRedis(t))
   const { job, queues } = await prepare({})
@@ -389,12 +476,18 @@ async function openNode(t: Test, redis: TestRedis): Promise<Node> {
       return queue
     },
     async workOnce(t, queue, outcome) {
-      const worker = await work(t, queue, async () => {
+      const connection = redis.connect({ maxRetriesPerRequest: null })
+      const processor: Processor = async () => {
         if (outcome === 'failed') throw new UnrecoverableError('no luck')
         return 'done'
-      })
-      await once(worker, outcome)
+      }
+      const worker = new Worker(queue, processor, { connection, autorun: false })
+      t.teardown(() => worker.close(true))
+      const over = once(worker, outcome)
+      const run = worker.run()
+      await over
       await worker.close()
+      await run
     },
   }
 }
@@ -445,6 +538,38 @@ async function ended(job: NewJob, { follow, store } = node): Promise<unknown> {
   await waitFor(follow, id, 0, ({ terminal }) => terminal, { waitMs: 100_000, signal })
   const view = await store.get(tenant, id)
   return JSON.parse(view?.text ?? 'null')
+}
+
+/** A worker takes the queue's next job, and is gone without a word. */
+async function loseWorker(queue: string): Promise<void> {
+  const connection = node.redis.connect({ maxRetriesPerRequest: null })
+  const worker = new Worker(queue, null, { connection, lockDuration: 1 })
+  await worker.waitUntilReady()
+  const taken = await worker.getNextJob('lost')
+  if (!taken) throw new Error(`Expected a job in ${queue}, got none`)
+  await worker.close()
+}
+
+/** Makes jobs due again and again until something has come of it. */
+async function hurried<T>(jobs: readonly NewJob[], outcome: Promise<T>): Promise<T> {
+  const over = new AbortController()
+  const done = outcome.finally(() => over.abort())
+  while (!over.signal.aborted) {
+    for (const { record } of jobs) await node.store.postpone(record.id, 0)
+    await Promise.race([Promise.all(jobs.map((job) => looked(job))), done])
+  }
+  return done
+}
+
+/** Looks at a job for as long as it takes until another one, which nobody else cares for, is recovered twice. */
+async function recovered(job: NewJob): Promise<void> {
+  const { store, job: other, queues } = await prepare({})
+  await store.accept(other)
+  await node.queues.enqueue(other.record, other.input)
+  await loseWorker(queues[0])
+  await hurried([job, other], told(other, 'step.retrying'))
+  await loseWorker(queues[0])
+  await hurried([job, other], ended(other))
 }
 
 /** Lets a job's deadline pass. */
