@@ -58,7 +58,9 @@ export const websocket: Mode = async function* (url, id, after) {
     frames.push(data.toString())
     wake()
   })
-  const closed = once(socket, 'close').then(wake)
+  // A socket that breaks says so before it is closed; only the latter is its end.
+  socket.on('error', () => undefined)
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve(wake())))
   await once(socket, 'open')
   socket.send('{"op":"init"}')
   socket.send(JSON.stringify({ op: 'subscribe', ref: 1, job_id: id, after }))

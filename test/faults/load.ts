@@ -92,14 +92,26 @@ export interface Count {
   retried: number
 }
 
-interface Event {
+/** An event of a journal, as far as it is counted. */
+export interface Event {
   seq: number
   type: string
+  timestamp: string
   status: string
+  data: { reason?: string }
 }
 
-/** Reads every journal until all have ended, or the time is over. */
-export async function count(url: string, ids: readonly string[], withinMs: number): Promise<Count> {
+/**
+ * Reads every journal until all have ended, or the time is over.
+ *
+ * @param inspect is shown every journal
+ */
+export async function count(
+  url: string,
+  ids: readonly string[],
+  withinMs: number,
+  inspect: (events: readonly Event[]) => void = () => undefined,
+): Promise<Count> {
   const agent = new Agent({ connections: 16 })
   const result: Count = { ended: 0, missing: [], unfinished: [], broken: [], terminal: {}, retried: 0 }
   const until = Date.now() + withinMs
@@ -130,6 +142,7 @@ export async function count(url: string, ids: readonly string[], withinMs: numbe
   }
 
   function judge(id: string, events: readonly Event[], terminal: readonly Event[]): void {
+    inspect(events)
     const last = events.at(-1)
     const isWhole = events.every(({ seq }, index) => seq === index + 1)
     if (!last || terminal.length === 0) result.unfinished.push(id)

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { count, figures, type Load } from './load.ts'
+import { count, figures, type Event, type Load } from './load.ts'
 
 /** Whether the whole suite runs, or the shortened form that CI runs. */
 export const isWhole = process.env['FAULTS'] === 'whole'
@@ -19,10 +19,17 @@ export async function settle(
     url,
     withinMs = 90_000,
     recoveriesMs = [],
-  }: { url: string; withinMs?: number; recoveriesMs?: readonly number[] },
+    inspect,
+  }: {
+    url: string
+    withinMs?: number
+    recoveriesMs?: readonly number[]
+    /** Is shown every journal before the figures are made; it may still add to `recoveriesMs`. */
+    inspect?: (events: readonly Event[]) => void
+  },
 ): Promise<void> {
   await load.stop()
-  const counted = await count(url, load.accepted, withinMs)
+  const counted = await count(url, load.accepted, withinMs, inspect)
   t.comment(figures(name, load, counted, recoveriesMs))
   t.ok(load.accepted.length > 0, 'there was load')
   t.same(counted.missing, [], 'no job is missing')
