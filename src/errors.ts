@@ -161,6 +161,9 @@ export function storeUnavailable(cause: unknown): Problem {
   })
 }
 
+const storeReplies =
+  /^(OOM|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|MOVED|ASK|TRYAGAIN|BUSY|MISCONF|NOREPLICAS)\b/
+
 /**
  * Whether an error says that Redis is away, full or not itself, rather than that we asked wrongly.
  * Names and prefixes: ioredis `errors/`, https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors
@@ -168,14 +171,10 @@ export function storeUnavailable(cause: unknown): Problem {
 function isStoreFailure(error: Error): boolean {
   if (error.name === 'MaxRetriesPerRequestError' || error.name === 'ClusterAllFailedError') return true
   if (error.name === 'ReplicationError') return true
-  if (error.name === 'ReplyError') {
-    return /^(OOM|LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS)\b/.test(
-      error.message,
-    )
-  }
+  if (error.name === 'ReplyError' || error.name === 'SimpleError') return storeReplies.test(error.message)
   const code = (error as NodeJS.ErrnoException).code
   return (
-    /Connection is closed|Too many Cluster redirections|Cluster isn't ready|Cluster is ended|Stream isn't writeable|Command timed out|Connection not ready/i.test(
+    /Connection is closed|Command aborted due to connection close|Too many Cluster redirections|Cluster isn't ready|Cluster is ended|Stream isn't writeable|Command timed out|Connection not ready/i.test(
       error.message,
     ) ||
     (code !== undefined && /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|EHOSTUNREACH)$/.test(code))

@@ -123,13 +123,15 @@ export function createSubmit(parts: SubmitParts): Submit {
    * a 202 for it by the same key, and a retry or the watchdog goes on with it.
    */
   async function acceptFirst(job: NewJob): Promise<Submitted> {
-    const accepted = await store.accept(job)
-    if (accepted.status === 'duplicate') return replay(job.record.tenant, accepted.id)
-    if (accepted.status !== 'accepted') throw refusal(job, accepted)
+    let mayBeEnqueued = false
     try {
+      const accepted = await store.accept(job)
+      if (accepted.status === 'duplicate') return await replay(job.record.tenant, accepted.id)
+      if (accepted.status !== 'accepted') throw refusal(job, accepted)
+      mayBeEnqueued = true
       await queues.enqueue(job.record, job.input)
     } catch (error) {
-      if (job.idempotency === null) void undo(job)
+      if (job.idempotency === null && !(error instanceof Problem)) void undo(job, mayBeEnqueued)
       throw error
     }
     return promised(job)
@@ -160,9 +162,10 @@ export function createSubmit(parts: SubmitParts): Submit {
   }
 
   /** Nobody was promised this job. If a worker has it all the same, or Redis is away, it takes its course. */
-  async function undo({ record }: NewJob): Promise<void> {
+  async function undo({ record }: NewJob, mayBeEnqueued = true): Promise<void> {
     try {
-      if (await queues.remove(record.route[0] ?? '', record.id)) await store.withdraw(record)
+      const isOut = !mayBeEnqueued || (await queues.remove(record.route[0] ?? '', record.id))
+      if (isOut) await store.withdraw(record)
     } catch (err) {
       log.debug({ err, job_id: record.id }, 'a refused job could not be withdrawn')
     }

@@ -6,6 +6,7 @@ import { endEarly, type CancelParts } from './cancel.ts'
 import { isCollected } from './collect.ts'
 import type { HandOver } from './follow-up.ts'
 import { isTerminal, type JobRecord } from './messages.ts'
+import type { Metrics } from './metrics.ts'
 import type { Queues, QueueTruth } from './queues.ts'
 import { toReason } from './outcomes.ts'
 import type { ResultQueue } from './result-queue.ts'
@@ -24,6 +25,7 @@ const LONGEST_ACTIVE_MS = 60_000
 export interface WatchdogParts extends CancelParts {
   readonly resultsOf: (queue: string) => ResultQueue
   readonly handOver: HandOver
+  readonly metrics: Pick<Metrics, 'repairs'>
   readonly log: FastifyBaseLogger
 }
 
@@ -36,7 +38,7 @@ export async function watch(parts: WatchdogParts, signal: AbortSignal): Promise<
   while (!signal.aborted) {
     let found = 0
     try {
-      const ids = await store.overdue(Date.now(), BATCH, CLAIM_MS)
+      const ids = await store.overdue(store.now(), BATCH, CLAIM_MS)
       found = ids.length
       const jobs = found > 0 ? await store.load(ids) : []
       await Promise.all(ids.map((id, index) => look(parts, id, jobs[index] ?? null)))
@@ -63,14 +65,15 @@ async function settle({ store, handOver }: WatchdogParts, record: JobRecord): Pr
   await handOver(record.id)
   const expiresAt = record.expiresAt ?? record.updatedAt
   const isDelivering = (await store.callback(record.id))?.pending
-  if (isDelivering) return store.postpone(record.id, Date.now() + patience(record))
-  if (Date.now() >= expiresAt) return store.forget(record.tenant, record.id)
+  const now = store.now()
+  if (isDelivering) return store.postpone(record.id, now + patience(record, now))
+  if (now >= expiresAt) return store.forget(record.tenant, record.id)
   return store.postpone(record.id, expiresAt)
 }
 
 /** Compares an unfinished job with what BullMQ says of it, and repairs the difference. */
 async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
-  const { store, queues, resultsOf, handOver, log } = parts
+  const { store, queues, resultsOf, handOver, metrics, log } = parts
   const { record } = job
   const { id } = record
   const queue = record.route[record.step] ?? ''
@@ -78,29 +81,36 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
   const newest = await resultsOf(queue).newest()
   // Only once everything that led to this truth is in the journal can a difference be a fault. Past its deadline a job
   // waits for nobody: its queue may be one that nobody collects from any more.
-  if (Date.now() < record.deadlineAt && !(await isCollected(store, queue, newest, CATCH_UP_MS))) {
-    return store.postpone(id, Date.now() + SHORT_MS)
+  if (store.now() < record.deadlineAt && !(await isCollected(store, queue, newest, CATCH_UP_MS))) {
+    return store.postpone(id, store.now() + SHORT_MS)
   }
-  const [now] = await store.load([id])
-  if (now?.version !== job.version) return
+  const [current] = await store.load([id])
+  if (current?.version !== job.version) return
 
   await handOver(id)
-  const verdict = judge(job, truth, queue, await isAbandoned(queues, queue, truth))
-  if (verdict !== 'healthy' && verdict !== 'end')
+  const verdict = judge(job, truth, {
+    queue,
+    isAbandoned: await isAbandoned(queues, queue, truth),
+    now: store.now(),
+  })
+  if (verdict !== 'healthy' && verdict !== 'end') {
+    metrics.repairs.inc({ verdict: typeof verdict === 'string' ? verdict : verdict.kind })
     log.warn({ job_id: id, queue, truth, verdict }, 'repairing a job')
+  }
   if (verdict === 'enqueue') {
     await queues.enqueue(record, job.input ?? 'null')
   } else if (verdict === 'recover') {
     return recover(parts, queue, id)
   } else if (verdict === 'end') {
-    await endEarly(parts, id, record.ending ?? 'expired', { force: Date.now() >= record.deadlineAt })
+    await endEarly(parts, id, record.ending ?? 'expired', { force: store.now() >= record.deadlineAt })
   } else if (verdict !== 'healthy') {
     const after = await append(parts, id, ({ version }) => (version === job.version ? verdict : null))
     // Doomed in its queue: a worker that comes now, or has come already, fails it and is not heard.
     if (truth.state === 'waiting' && after && isTerminal(after.status)) await queues.remove(queue, id)
     return
   }
-  const next = Math.max(Date.now() + SHORT_MS, Math.min(Date.now() + patience(record), record.deadlineAt))
+  const at = store.now()
+  const next = Math.max(at + SHORT_MS, Math.min(at + patience(record, at), record.deadlineAt))
   await store.postpone(id, next)
 }
 
@@ -120,14 +130,13 @@ async function recover(
   await queues.recoverStalled(queue)
   // Being told of puts a job off; what is to become of this one is to be seen soon.
   await isCollected(store, queue, await resultsOf(queue).newest(), CATCH_UP_MS)
-  await store.postpone(id, Date.now() + SHORT_MS)
+  await store.postpone(id, store.now() + SHORT_MS)
 }
 
 function judge(
   { record, input }: Stored,
   truth: QueueTruth,
-  queue: string,
-  isAbandoned: boolean,
+  { queue, isAbandoned, now }: { queue: string; isAbandoned: boolean; now: number },
 ): Outcome | 'enqueue' | 'end' | 'recover' | 'healthy' {
   switch (truth.state) {
     case 'completed':
@@ -136,11 +145,11 @@ function judge(
       return { kind: 'failed', queue, reason: toReason(truth.failedReason ?? '') }
     case 'unknown':
       if (record.ending) return { kind: 'ended', ending: record.ending }
-      if (Date.now() >= record.deadlineAt) return 'end'
+      if (now >= record.deadlineAt) return 'end'
       if (input !== null) return 'enqueue'
       return { kind: 'lost', detail: `The queue ${queue} no longer has the job, and never told how it ended` }
     default:
-      if (Date.now() >= record.deadlineAt) return 'end'
+      if (now >= record.deadlineAt) return 'end'
       // Under a worker a canceled job is to be waited for; in a queue it has come back, or was put there late.
       if (record.ending && (truth.state !== 'active' || record.status !== 'canceling')) return 'end'
       if (!isAbandoned) return 'healthy'
@@ -150,7 +159,7 @@ function judge(
 }
 
 /** The longer nothing has happened, the more rarely it is looked at. */
-function patience({ updatedAt, active }: JobRecord): number {
+function patience({ updatedAt, active }: JobRecord, now: number): number {
   const longest = active ? LONGEST_ACTIVE_MS : LONGEST_MS
-  return Math.min(Math.max(Date.now() - updatedAt, 15_000), longest)
+  return Math.min(Math.max(now - updatedAt, 15_000), longest)
 }

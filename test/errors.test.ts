@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
+import { ReplicationError } from '../src/store/redis/replicate.ts'
 import { Problem, problemObject, problems, toProblem, type ProblemCode } from '../src/errors.ts'
 
 const codes = Object.keys(problems) as ProblemCode[]
@@ -52,6 +53,10 @@ t.test('a Redis that is away, full or not itself is told from a mistake of ours'
     Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' }),
     reply('OOM command not allowed'),
     reply('LOADING Redis is loading the dataset in memory'),
+    new Error('Too many Cluster redirections. Last error: Error: Connection is closed.'),
+    new ReplicationError('Expected 1 replicas to confirm a write, got 0'),
+    Object.assign(new Error('MOVED 10249 127.0.0.1:38493'), { name: 'SimpleError' }),
+    reply('CLUSTERDOWN The cluster is down'),
     reply('READONLY You cannot write against a read only replica'),
   ]
   for (const failure of failures) {

@@ -49,6 +49,8 @@ t.test('without the replicas that must confirm it no job is accepted', async (t)
     t.equal(refused.status, 503)
     t.match(await refused.json(), { code: 'store_unavailable' })
   }
+  const { jobs } = (await (await fetch(`${gateway.url}/jobs`)).json()) as { jobs: object[] }
+  t.equal(jobs.length, 1, 'what was refused for good is not kept')
   await startRedis(t, { args: ['--replicaof', '127.0.0.1', String(redis.port)] })
   await whenFollowed(redis.connect())
   t.equal((await gateway.post({ type: 'x' })).status, 202)
