@@ -12,7 +12,7 @@ import type { Fence } from './store/store.ts'
 /** Entries read at a time: a backlog costs bounded memory. */
 const BATCH = 500
 const BLOCK_MS = 1_000
-const LEASE_MS = 4_000
+const LEASE_MS = 3_000
 const RENEW_MS = 1_000
 const TRIM_MS = 10_000
 const RETRY_MS = 500

@@ -5,7 +5,7 @@ import type { Nodes, Store } from './store/store.ts'
 
 const BEAT_MS = 1_000
 /** A node that is not heard of for so long is gone, and others collect in its place. */
-const TTL_MS = 4_000
+const TTL_MS = 3_000
 
 /** The nodes that share one store, as this one sees them. */
 export interface Membership {

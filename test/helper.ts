@@ -25,6 +25,9 @@ export interface TestRedis {
   start(): Promise<void>
 }
 
+/** Which server the tests run: `valkey-server` is another. */
+const program = process.env['REDIS_SERVER'] ?? 'redis-server'
+
 /**
  * Run a private redis-server on a free port of 127.0.0.1, and end it when the test ends.
  * It never talks to a server that it did not start.
@@ -85,9 +88,9 @@ export async function startRedis(
 
   /** False when the server ended instead of answering, most likely because the port is taken. */
   async function launch(): Promise<boolean> {
-    server = spawn('redis-server', [...serverArgs(port, dir), ...args], { stdio: 'ignore' })
+    server = spawn(program, [...serverArgs(port, dir), ...args], { stdio: 'ignore' })
     await once(server, 'spawn').catch((cause: unknown) => {
-      throw new Error('Expected redis-server on the PATH, got none (apt-get install -y redis-server)', {
+      throw new Error(`Expected ${program} on the PATH, got none (apt-get install -y ${program})`, {
         cause,
       })
     })

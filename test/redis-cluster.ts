@@ -14,6 +14,8 @@ export interface TestCluster {
   connect(): Cluster
   /** The node that is the master of a key's slot now. */
   masterOf(key: string): Promise<TestRedis>
+  /** The node that follows a master now. */
+  replicaOf(master: TestRedis): Promise<TestRedis>
   /** Resolves when every node says that all slots are served. */
   whenOk(): Promise<void>
 }
@@ -67,6 +69,7 @@ export async function startCluster(
       return cluster
     },
     masterOf,
+    replicaOf,
     whenOk,
   }
 
@@ -80,6 +83,14 @@ export async function startCluster(
       if (node) return node
     }
     throw new Error(`Expected a master for ${key}, got none`)
+  }
+
+  async function replicaOf(master: TestRedis): Promise<TestRedis> {
+    const states = await Promise.all(clients.map((client) => client.info('replication')))
+    const at = states.findIndex((state) => state.includes(`master_port:${master.port}\r\n`))
+    const replica = nodes[at]
+    if (!replica) throw new Error(`Expected a replica of ${master.port}, got none`)
+    return replica
   }
 
   async function whenOk(): Promise<void> {
