@@ -3,8 +3,9 @@ import type { FastifyBaseLogger } from 'fastify'
 import { advance, changeOf, draftOf, type Draft } from './advance.ts'
 import type { Deciding } from './follow-up.ts'
 import type { Membership } from './membership.ts'
-import { isCorrelationId } from './messages.ts'
+import { isCorrelationId, isTerminal } from './messages.ts'
 import type { Metrics } from './metrics.ts'
+import type { Queues } from './queues.ts'
 import { compareIds, type ResultQueue } from './result-queue.ts'
 import { toOutcomes, type Told } from './outcomes.ts'
 import type { Fence } from './store/store.ts'
@@ -21,6 +22,7 @@ export interface CollectorParts extends Deciding {
   /** The queue's name: the source whose cursor the store keeps. */
   readonly queue: string
   readonly results: ResultQueue
+  readonly queues: Queues
   /** This process's name in leases. */
   readonly owner: string
   readonly membership: Pick<Membership, 'collects'>
@@ -92,8 +94,8 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       renewAt = Date.now() + RENEW_MS
     }
     if (committed !== null && Date.now() >= trimAt) {
-      await results.trim(committed)
-      trimAt = Date.now() + TRIM_MS
+      const isMore = await results.trim(committed, (ids) => dropCopies(parts, ids))
+      trimAt = isMore ? 0 : Date.now() + TRIM_MS
     }
   }
 }
@@ -124,6 +126,21 @@ async function applyAll(
     await followUps([...touched, ...over], applied.callbacks)
     return 'applied'
   }
+}
+
+/**
+ * BullMQ's copies of jobs whose completion was applied a minute ago. By then nobody who saw the job before that can
+ * still be about to enqueue it, which the copy would have made harmless; those left over go by their age.
+ */
+async function dropCopies({ store, queues, queue }: CollectorParts, told: readonly string[]): Promise<void> {
+  const ids = told.filter(isCorrelationId)
+  const jobs = ids.length > 0 ? await store.load(ids) : []
+  // A job that is still at this step, against all odds, would take the removal for its end.
+  const past = ids.filter((_, index) => {
+    const record = jobs[index]?.record
+    return !record || isTerminal(record.status) || record.route[record.step] !== queue
+  })
+  await Promise.all(past.map((id) => queues.remove(queue, id)))
 }
 
 async function load(store: CollectorParts['store'], ids: readonly string[]): Promise<Map<string, Draft>> {

@@ -12,6 +12,8 @@ export interface ResultEntry {
 
 /** Entries that are kept behind the cursor for other readers, such as dashboards. */
 const KEEP_MS = 60_000
+/** Entries that one trimming looks through: it holds up the collecting for no longer than a batch does. */
+const TRIM_BATCH = 1_000
 
 /**
  * The result queue of a step: BullMQ's own event stream, `<prefix>:<queue>:events`. Each outcome is in it by the same
@@ -25,8 +27,11 @@ export interface ResultQueue {
   wasCutPast(cursor: string | null): Promise<boolean>
   /** The id of the newest entry, null if there is none. */
   newest(): Promise<string | null>
-  /** Drops entries behind the cursor that are older than a minute, and keeps BullMQ from cutting before it. */
-  trim(cursor: string): Promise<void>
+  /**
+   * Drops entries behind the cursor that are older than a minute, and keeps BullMQ from cutting before it. `settle` is
+   * given the jobs that these told to be completed, before they are dropped. True: there is more to drop.
+   */
+  trim(cursor: string, settle: (ids: readonly string[]) => Promise<void>): Promise<boolean>
   /** Why the latest failed attempts of these jobs failed, '' where none did. */
   failedReasons(ids: readonly string[]): Promise<Map<string, string>>
   /** Interrupts a read that waits. */
@@ -44,6 +49,8 @@ export function createResultQueue(
 ): ResultQueue {
   const stream = `${prefix}:${queue}:events`
   let blocking: Client | null = null
+  // XTRIM leaves the rest of a node, which need not be looked through again.
+  let settled = '-'
 
   return {
     async read(cursor, count, blockMs) {
@@ -64,11 +71,18 @@ export function createResultQueue(
       return newest?.[0] ?? null
     },
 
-    async trim(cursor) {
-      const oldest = Math.min(Number(cursor.split('-')[0]), Date.now() - KEEP_MS)
-      await redis.xtrim(stream, 'MINID', '~', `${oldest}-0`)
+    async trim(cursor, settle) {
+      const oldest = `${Math.min(Number(cursor.split('-')[0]), Date.now() - KEEP_MS)}-0`
+      const reply = await redis.xrange(stream, settled, `(${oldest}`, 'COUNT', TRIM_BATCH)
+      const entries = reply.map(([id, pairs]) => toEntry(id, pairs))
+      await settle(entries.filter(({ event }) => event === 'completed').map(({ jobId }) => jobId))
+      const isMore = entries.length === TRIM_BATCH
+      const last = entries.at(-1)
+      if (last) settled = `(${last.id}`
+      await redis.xtrim(stream, 'MINID', '~', isMore && last ? last.id : oldest)
       // A Queue object of somebody else's sets BullMQ's default of 10,000 again, which a burst would exceed.
       await redis.hset(`${prefix}:${queue}:meta`, 'opts.maxLenEvents', 1_000_000)
+      return isMore
     },
 
     async failedReasons(ids) {

@@ -4,12 +4,14 @@
 -- ARGV  source ('' without a fence)  from  to  channel prefix
 --       due of an ended job that has a return address
 --       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
---       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events  events…
+--       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events
+--       for each event: text  what is kept of it: prefix, then the text's bytes from, to
 -- Returns {'applied', id…} naming jobs with an event for their return address
 --       | {'fenced', cursor} | {'conflict', id…}
 
 local HEAD = 5
 local FIELDS = 9
+local EVENT_FIELDS = 4
 
 local source = ARGV[1]
 if source ~= '' then
@@ -25,7 +27,7 @@ for key = 4, #KEYS, 3 do
   if redis.call('HGET', KEYS[key], 'version') ~= ARGV[at + 2] then
     conflicts[#conflicts + 1] = ARGV[at + 1]
   end
-  at = at + FIELDS + tonumber(ARGV[at + FIELDS])
+  at = at + FIELDS + EVENT_FIELDS * tonumber(ARGV[at + FIELDS])
 end
 if #conflicts > 1 then
   return conflicts
@@ -57,10 +59,11 @@ for key = 4, #KEYS, 3 do
   end
   local events = {}
   for i = 1, tonumber(ARGV[at + FIELDS]) do
-    events[i] = ARGV[at + FIELDS + i]
-    redis.call('RPUSH', journal, events[i])
+    local first = at + FIELDS + EVENT_FIELDS * (i - 1) + 1
+    events[i] = ARGV[first]
+    redis.call('RPUSH', journal, ARGV[first + 1] .. events[i]:sub(ARGV[first + 2], ARGV[first + 3]))
   end
-  at = at + FIELDS + #events
+  at = at + FIELDS + EVENT_FIELDS * #events
 
   redis.call('HSET', job, 'version', version + 1, 'record', record)
   if input == '-' then

@@ -4,9 +4,9 @@ import type { Callback } from '../store.ts'
 /** The names of everything that Quartet keeps in Redis. The braces put it all in one slot of a cluster. */
 export function createKeys(prefix = '{quartet}:') {
   return {
-    /** hash: record, version, input, trimmed; with a return address callback, filter, delivered, delivering, generation */
+    /** hash: record (compact.ts), version, input, trimmed; with a return address callback, filter, delivered, delivering, generation */
     job: (id: string) => `${prefix}job:${id}`,
-    /** list: the envelopes; the first one's seq is `trimmed` + 1 */
+    /** list: the events (compact.ts); the first one's seq is `trimmed` + 1 */
     journal: (id: string) => `${prefix}journal:${id}`,
     /** pub/sub channel: envelopes, one a line */
     channel: (id: string) => `${prefix}live:${id}`,

@@ -21,7 +21,7 @@ if delivering then
 end
 
 local function matches(event)
-  local type = event:match('^{"seq":%d+,"type":"([%w.]+)"')
+  local type = event:match('^([%w.]+) ') or event:match('^{"seq":%d+,"type":"([%w.]+)"')
   return filter == '*' or filter:find(',' .. type .. ',', 1, true)
 end
 

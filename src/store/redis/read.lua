@@ -1,27 +1,30 @@
--- A page of a journal: what was trimmed, whether more follows, and the events behind a seq.
+-- A page of a journal: what was trimmed, whether more follows, the record, and what is kept of the events behind a seq.
 --
 -- KEYS  job  journal
 -- ARGV  after  limit  about how many bytes
--- Returns false | {trimmed, more (0 or 1), event…}
+-- Returns false | {trimmed, more (0 or 1), record, event…}
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local job = redis.call('HMGET', KEYS[1], 'record', 'trimmed')
+if not job[1] then
   return false
 end
 
 local SLICE = 64
-local trimmed = tonumber(redis.call('HGET', KEYS[1], 'trimmed') or 0)
+-- About what an event's envelope adds to what is kept of it.
+local ENVELOPE = 160
+local trimmed = tonumber(job[2] or 0)
 local length = redis.call('LLEN', KEYS[2])
 local first = math.max(ARGV[1] - trimmed, 0)
 local last = math.min(first + ARGV[2], length) - 1
 local room = tonumber(ARGV[3])
 
-local reply = {trimmed, 0}
+local reply = {trimmed, 0, job[1]}
 local at = first
 while at <= last and room > 0 do
   for _, event in ipairs(redis.call('LRANGE', KEYS[2], at, math.min(at + SLICE - 1, last))) do
     if room > 0 then
       reply[#reply + 1] = event
-      room = room - #event
+      room = room - #event - ENVELOPE
       at = at + 1
     end
   end

@@ -13,6 +13,7 @@ import type {
 import type { Client, Connect } from './connect.ts'
 import { checkRedis } from './check.ts'
 import { createClock } from './clock.ts'
+import { packEvent, packRecord, unpackEvent, unpackRecord } from './compact.ts'
 import { createFollow } from './follow.ts'
 import { createKeys, filterOf } from './keys.ts'
 import type { Replicate } from './replicate.ts'
@@ -46,7 +47,7 @@ export function createRedisStore(
   const accept = defineScript<string[]>(redis, 'accept')
   const withdraw = defineScript<number>(redis, 'withdraw')
   const commit = defineScript<string[]>(redis, 'commit')
-  const read = defineScript<[number, number, ...string[]] | null>(redis, 'read')
+  const read = defineScript<[number, number, string, ...string[]] | null>(redis, 'read')
   const overdue = defineScript<string[]>(redis, 'overdue')
   const lease = defineScript<number>(redis, 'lease')
   const release = defineScript<number>(redis, 'release')
@@ -61,8 +62,8 @@ export function createRedisStore(
       const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant), keys.waiting(type)]
       const args = [
         id,
-        JSON.stringify(record),
-        event,
+        packRecord(record),
+        packEvent(record, record.seq, event).prefix || event,
         input,
         dueOf(record),
         filterOf(callback),
@@ -91,9 +92,9 @@ export function createRedisStore(
       const pipeline = redis.pipeline()
       for (const id of ids) pipeline.hmget(keys.job(id), 'record', 'version', 'input')
       const replies = (await pipeline.exec()) ?? []
-      return replies.map(([error, reply]) => {
+      return replies.map(([error, reply], index) => {
         if (error) throw error
-        return toStored(reply as (string | null)[])
+        return toStored(ids[index] ?? '', reply as (string | null)[])
       })
     },
 
@@ -129,8 +130,11 @@ export function createRedisStore(
     async read(id, after, limit) {
       const reply = await read([keys.job(id), keys.journal(id)], [after, limit, PAGE_BYTES])
       if (!reply) return null
-      const [trimmed, more, ...events] = reply
-      return { trimmed, more: more === 1, events: events.map(toEvent) }
+      const [trimmed, more, text, ...kept] = reply
+      const record = unpackRecord(id, text)
+      const first = Math.max(after, trimmed) + 1
+      const events = kept.map((each, index) => toEvent(unpackEvent(record, first + index, each)))
+      return { trimmed, more: more === 1, events }
     },
 
     follow: follow.follow,
@@ -232,14 +236,17 @@ function changeArgs({ version, record, events, input }: Change): (string | numbe
   return [
     record.id,
     version,
-    JSON.stringify(record),
+    packRecord(record),
     inputOperation,
     dueOf(record),
     expireAt,
     record.journalLimit,
     record.status === 'queued' ? '' : record.type,
     events.length,
-    ...events,
+    ...events.flatMap((event, index) => {
+      const { prefix, from, to } = packEvent(record, record.seq - events.length + 1 + index, event)
+      return [event, prefix, from, to]
+    }),
   ]
 }
 
@@ -249,7 +256,7 @@ function dueOf(record: JobRecord): number {
   return Math.min(Math.max(record.updatedAt, record.notBefore) + WATCH_MS, record.deadlineAt)
 }
 
-function toStored([record, version, input]: (string | null)[]): Stored | null {
+function toStored(id: string, [record, version, input]: (string | null)[]): Stored | null {
   if (!record || !version) return null
-  return { record: JSON.parse(record) as JobRecord, version: Number(version), input: input ?? null }
+  return { record: unpackRecord(id, record), version: Number(version), input: input ?? null }
 }

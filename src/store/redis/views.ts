@@ -2,6 +2,7 @@ import type { ChainableCommander } from 'ioredis'
 import { dataOf, jobText } from '../../job.ts'
 import { isTerminal, type JobRecord } from '../../messages.ts'
 import type { JobView, ListFilter, Store } from '../store.ts'
+import { unpackEvent, unpackRecord } from './compact.ts'
 import type { Client } from './connect.ts'
 import type { Keys } from './keys.ts'
 
@@ -17,7 +18,7 @@ export function createViews(redis: Client, keys: Keys): Pick<Store, 'get' | 'lis
     const [record, last] = await readAll((pipeline) =>
       pipeline.hget(keys.job(id), 'record').lindex(keys.journal(id), -1),
     )
-    const view = record ? toView(parse(record), last) : null
+    const view = record ? toView(unpackRecord(id, record), last) : null
     return view?.record.tenant === tenant ? view : null
   }
 
@@ -43,7 +44,7 @@ export function createViews(redis: Client, keys: Keys): Pick<Store, 'get' | 'lis
     const texts = await readAll((pipeline) => {
       for (const id of ids) pipeline.hget(keys.job(id), 'record')
     })
-    return texts.map((text) => (text ? parse(text) : null))
+    return texts.map((text, index) => (text ? unpackRecord(ids[index] ?? '', text) : null))
   }
 
   /** Redis dropped them before the watchdog could forget them, and nothing else knows their tenant. */
@@ -73,10 +74,7 @@ function matches({ status, type }: JobRecord, filter: ListFilter): boolean {
   return (filter.status ?? status) === status && (filter.type ?? type) === type
 }
 
-function parse(text: string): JobRecord {
-  return JSON.parse(text) as JobRecord
-}
-
-function toView(record: JobRecord, lastEvent: string | null | undefined): JobView {
-  return { record, text: isTerminal(record.status) && lastEvent ? dataOf(lastEvent) : jobText(record) }
+function toView(record: JobRecord, last: string | null | undefined): JobView {
+  if (!isTerminal(record.status) || !last) return { record, text: jobText(record) }
+  return { record, text: dataOf(unpackEvent(record, record.seq, last)) }
 }
