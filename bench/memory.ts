@@ -84,15 +84,15 @@ async function finish(app: FastifyInstance, count: number): Promise<string[]> {
 }
 
 /**
- * Bytes in use, without the buffers of connections and of the append-only file, once nothing moves any more: events and
- * BullMQ's copies are kept for a minute.
+ * Bytes in use once BullMQ's copies are gone, which are kept for a minute; without the buffers of connections and of the
+ * append-only file, and without the result queue, which holds the last minute's events and no more.
  */
 async function memoryOf(client: Redis): Promise<number> {
-  while ((await client.xlen(EVENTS)) > 200 || (await client.zcard('bull:echo:completed')) > 50)
-    await delay(1_000)
+  while ((await client.zcard('bull:echo:completed')) > 0) await delay(1_000)
+  const events = (await client.memory('USAGE', EVENTS, 'SAMPLES', 0)) ?? 0
   const info = await client.info('memory')
   const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0)
-  return bytes('used_memory') - bytes('mem_clients_normal') - bytes('mem_aof_buffer')
+  return bytes('used_memory') - bytes('mem_clients_normal') - bytes('mem_aof_buffer') - events
 }
 
 /** Where the bytes are, by MEMORY USAGE: the mean of the last jobs' keys, and shared keys divided by all jobs. */
