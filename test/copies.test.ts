@@ -106,7 +106,7 @@ async function openStore(t: Test, url: string) {
   const client = connect('command')
   await once(client, 'ready')
   const store = createRedisStore(client, connect)
-  const queues = createQueues(client, 'bull', parseCatalog({ types }))
+  const queues = createQueues(client, 'bull', parseCatalog({ types }), store.now)
   t.teardown(async () => {
     await queues.close()
     await store.close()

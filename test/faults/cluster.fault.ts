@@ -8,7 +8,7 @@ import { settle, times } from './report.ts'
 const job = { type: 'countdown', input: { from: 3, interval_ms: 20 } }
 const quartetKey = '{quartet}:due'
 const bullKey = '{bull}:countdown:meta'
-/** How long a replica lags behind when its master is killed: what only the master had by then is lost. */
+/** How long a replica has been cut off when its master is killed: what only the master had by then is lost. */
 const LAG_MS = 500
 
 for (const [holding, key] of [
@@ -59,11 +59,13 @@ async function startNodes(
   return { cluster, load: startLoad({ urls, concurrency: 16, job }), url: urls[0] ?? '' }
 }
 
-/** Kills the master of a key while its replica lags. Resolves, with the dead, when the replica has taken over. */
+/** Kills the master of a key while its replica is cut off. Resolves, with the dead, when the replica has taken over. */
 async function failOver(cluster: TestCluster, key: string) {
   const master = await cluster.masterOf(key)
   const replica = await cluster.replicaOf(master)
   process.kill(replica.pid, 'SIGSTOP')
+  // What was sent already is in the replica's socket; nothing is sent to one that is gone.
+  await master.connect().call('CLIENT', 'KILL', 'TYPE', 'replica')
   await delay(LAG_MS)
   await master.stop()
   process.kill(replica.pid, 'SIGCONT')

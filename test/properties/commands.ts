@@ -133,12 +133,13 @@ export const commands: fc.Arbitrary<Iterable<Command>> = fc.commands(
     // Whoever follows a job that goes is told so only when it reads again.
     index.map((n) =>
       step(`forget or withdraw ${n % JOBS}`, async (run, { store }) => {
-        const { id, tenant } = at(run.jobs, n).record
+        const { record } = at(run.jobs, n)
+        const { id, tenant } = record
         const known = run.model.jobs.get(id)
         if (run.recorders.some((recorder) => recorder.id === id)) return
         const goes = known && (model.isEnded(known) || known.version === 1)
         if (known && model.isEnded(known)) await store.forget(tenant, id)
-        else await store.withdraw(tenant, id)
+        else await store.withdraw(record)
         if (goes) run.model.jobs.delete(id)
       }),
     ),
