@@ -3,6 +3,7 @@ something new, so that this costs a request per change at most, and none in betw
 
 import http.client
 import json
+import random
 import time
 import urllib.error
 import urllib.request
@@ -30,9 +31,10 @@ def poll(job):
     except urllib.error.HTTPError as error:
         if error.code < 500:
             fail(json.load(error))
-        time.sleep(int(error.headers.get("retry-after", 1)))
+        # Not at the very moment at which all others ask again.
+        time.sleep(int(error.headers.get("retry-after", 1)) + random.random())
     except (OSError, http.client.HTTPException):
-        time.sleep(1)
+        time.sleep(1 + random.random())
     return job
 
 

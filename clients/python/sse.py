@@ -3,6 +3,7 @@ last one seen; nothing is lost or told twice."""
 
 import http.client
 import json
+import random
 import sys
 import time
 import urllib.error
@@ -16,7 +17,8 @@ def main():
     events_url = f"{BASE_URL}{accepted.headers['location']}/events"
     job, seq = follow(accepted, 0)
     while not job:
-        time.sleep(2)
+        # As the stream's last `retry` would have it: at a time of its own, for others were cut at this moment.
+        time.sleep(random.uniform(0.5, 5))
         job, seq = resume(events_url, seq)
     finish(job)
 

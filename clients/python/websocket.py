@@ -2,6 +2,7 @@
 last event seen; the idempotency key makes it safe to submit again what was not yet accepted."""
 
 import json
+import random
 import sys
 import time
 import uuid
@@ -22,7 +23,8 @@ def main():
             # 4400 to 4499: it would not go better the next time.
             if not state["ready"] or 4400 <= code <= 4499:
                 sys.exit(f"closed: {error}")
-        time.sleep(1)
+        # At a time of its own, as others were cut at this moment.
+        time.sleep(random.uniform(0.5, 5))
 
 
 def converse(state):

@@ -23,7 +23,8 @@ async function poll(job: Job): Promise<Job> {
   if (response?.ok && body) return body as Job
   if (response && body && response.status < 500) fail(body as Problem)
 
-  await sleep(Number(response?.headers.get('retry-after') ?? 1) * 1_000)
+  // Not at the very moment at which all others ask again.
+  await sleep((Number(response?.headers.get('retry-after') ?? 1) + Math.random()) * 1_000)
   return job
 }
 

@@ -7,12 +7,15 @@ import { baseUrl, fail, finalJob, finish, postJob, printEvent } from './job.ts'
 import type { Job, JobEvent, Problem } from './job.ts'
 
 let seq = 0
+/** As the stream's last `retry` has it. */
+let retryMs = 2_000
 const accepted = await postJob({ accept: 'text/event-stream' })
 const eventsUrl = new URL(`${accepted.headers.get('location')}/events`, baseUrl)
 
 let job = await follow(accepted)
 while (!job) {
-  await sleep(2_000)
+  // Others were cut at the same moment.
+  await sleep(retryMs * (0.5 + Math.random()))
   job = await resume()
 }
 finish(job)
@@ -49,6 +52,7 @@ async function* readEvents({ body }: Response): AsyncGenerator<JobEvent> {
     // What follows the last blank line is an event in the making.
     rest = blocks.pop() ?? ''
     for (const block of blocks) {
+      retryMs = Number(block.match(/^retry: ?(\d+)$/m)?.[1] ?? retryMs)
       const data = block.match(/^data: ?(.*)$/m)?.[1]
       if (data) yield JSON.parse(data) as JobEvent
     }

@@ -35,8 +35,8 @@ function connect(): void {
   socket.on('close', (code, reason) => {
     clearTimeout(silence)
     if (job) return finish(job)
-    // 4400 to 4499: it would not go better the next time.
-    if (wasReady && (code < 4400 || code > 4499)) return setTimeout(connect, 1_000)
+    // 4400 to 4499: it would not go better the next time. Else at a time of its own, as others were cut at this moment.
+    if (wasReady && (code < 4400 || code > 4499)) return setTimeout(connect, 500 + Math.random() * 4_500)
     console.error(`closed: ${code} ${reason.toString()}`)
     process.exitCode = 1
   })

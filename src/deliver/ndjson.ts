@@ -11,4 +11,6 @@ export const ndjson: StreamFormat = {
   preamble: '',
   encode: encodeOnce(({ text }) => `${text}\n`),
   heartbeat: '\n',
+  // There is no word for it: docs/PROTOCOL.md tells the client how long to wait.
+  farewell: () => '',
 }

@@ -1,8 +1,11 @@
+import { randomInt } from 'node:crypto'
 import { encode, encodeComment } from 'eventsource-encoder'
 import { encodeOnce } from './encode-once.ts'
 import type { StreamFormat } from './stream.ts'
 
 const RETRY_MS = 2_000
+/** When the clients of a stream that is ended early are to come back: spread, as thousands may be ended at once. */
+const EARLY_RETRY_MS = { from: 500, to: 5_000 }
 
 /** Server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html, docs/PROTOCOL.md "SSE". */
 export const sse: StreamFormat = {
@@ -15,4 +18,5 @@ export const sse: StreamFormat = {
   preamble: `retry: ${RETRY_MS}\n\n`,
   encode: encodeOnce(({ seq, type, text }) => encode({ id: String(seq), event: type, data: text })),
   heartbeat: encodeComment('ping'),
+  farewell: () => `retry: ${EARLY_RETRY_MS.from + randomInt(EARLY_RETRY_MS.to - EARLY_RETRY_MS.from)}\n\n`,
 }

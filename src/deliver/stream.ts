@@ -12,11 +12,13 @@ export interface StreamFormat {
   readonly encode: (event: JobEvent) => Buffer
   /** Sent after a silence. */
   readonly heartbeat: string
+  /** Sent last when the stream ends before the job does: its client is to come back, and not with all the others. */
+  readonly farewell: () => string
 }
 
 export interface StreamLimits {
   readonly heartbeatMs: number
-  /** How long a client may leave its socket full before it is cut off. */
+  /** How long a client may leave its socket full, or its stream's end unread, before it is cut off. */
   readonly drainMs: number
   /** When a stream is ended so that the client reconnects, ± 20 %. */
   readonly maxAgeMs: number
@@ -69,7 +71,7 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
 /** @returns ends the stream in an orderly way */
 function attach(
   response: ServerResponse,
-  { encode, heartbeat }: StreamFormat,
+  { encode, heartbeat, farewell }: StreamFormat,
   subscribe: (subscriber: Parameters<Follow>[2]) => Subscription,
   limits: StreamLimits,
   onClosed: () => void,
@@ -86,13 +88,13 @@ function attach(
       if (!hasRoom) drainTimer ??= setTimeout(() => response.destroy(), limits.drainMs)
       return hasRoom
     },
-    end,
+    end: () => end(),
   })
   const pulse = setTimeout(() => {
     if (!drainTimer) response.write(heartbeat)
     pulse.refresh()
   }, limits.heartbeatMs)
-  const age = setTimeout(end, limits.maxAgeMs * (0.8 + 0.4 * Math.random()))
+  const age = setTimeout(endEarly, limits.maxAgeMs * (0.8 + 0.4 * Math.random()))
 
   response.on('drain', () => {
     if (drainTimer) clearTimeout(drainTimer)
@@ -108,10 +110,16 @@ function attach(
     if (drainTimer) clearTimeout(drainTimer)
     onClosed()
   })
-  return end
+  return endEarly
 
-  function end(): void {
+  function endEarly(): void {
+    end(farewell())
+  }
+
+  /** Nothing else bounds the wait for a peer that takes no more: it has no heartbeat and no age from here on. */
+  function end(lastWords = ''): void {
     subscription.stop()
-    response.end()
+    response.end(lastWords)
+    drainTimer ??= setTimeout(() => response.destroy(), limits.drainMs)
   }
 }

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
-import { connect, type AddressInfo } from 'node:net'
+import { connect, type AddressInfo, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { ndjson } from '../../src/deliver/ndjson.ts'
@@ -94,7 +95,7 @@ t.test('streams end when the gateway shuts down', async (t) => {
   const { url, streams, followers } = await startStreams(t, {})
   const responses = await Promise.all([fetch(`${url}/sse`), fetch(`${url}/ndjson`)])
   streams.endAll()
-  t.equal(await responses[0].text(), 'retry: 2000\n\n')
+  t.match(await responses[0].text(), /^retry: 2000\n\nretry: \d+\n\n$/)
   t.equal(await responses[1].text(), '')
   await (
     await followers.next()
@@ -102,6 +103,45 @@ t.test('streams end when the gateway shuts down', async (t) => {
   await (
     await followers.next()
   ).stopped
+})
+
+t.test('the clients of streams that end at once are told to come back at different times', async (t) => {
+  const { url, streams } = await startStreams(t, {})
+  const responses = await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/sse`)))
+  streams.endAll()
+  const texts = await Promise.all(responses.map((response) => response.text()))
+  const waits = texts.map((each) => Number(/retry: (\d+)\n\n$/.exec(each)?.[1]))
+  t.ok(waits.every((ms) => ms >= 500 && ms < 5_000))
+  t.ok(new Set(waits).size > 40)
+  t.ok(new Set(waits.map((ms) => Math.floor(ms / 500))).size >= 5, 'over the whole range')
+})
+
+t.test('a job that has ended leaves its client nothing to come back for', async (t) => {
+  const { url, followers } = await startStreams(t, {})
+  const response = await fetch(`${url}/sse`)
+  const follower = await followers.next()
+  follower.end()
+  t.equal(await response.text(), 'retry: 2000\n\n')
+})
+
+t.test('a client that leaves the end of its stream unread is cut off', async (t) => {
+  const { app, streams, port, followers } = await startStreams(t, { drainMs: 200 })
+  const connection = once(app.server, 'connection')
+  const socket = connect(port, '127.0.0.1').on('error', () => undefined)
+  t.teardown(() => socket.destroy())
+  socket.write('GET /ndjson HTTP/1.1\r\nhost: x\r\n\r\n')
+  const [served] = (await connection) as [Socket]
+  const follower = await followers.next()
+  // What is left when the kernel takes no more is less than a full buffer, so the stream does not count as full.
+  let hasRoom = true
+  while (hasRoom && served.writableLength === 0) {
+    hasRoom = follower.write([eventOf(1, 'x'.repeat(8_192))])
+    if (served.writableLength > 0) await delay(50)
+  }
+  t.ok(hasRoom)
+  streams.endAll()
+  await once(served, 'close')
+  t.pass('and its socket is gone')
 })
 
 t.test('a client that does not read is cut off, and one that reads again goes on', async (t) => {

@@ -2,9 +2,11 @@ import t from 'tap'
 import { startGatewayProcess, submit } from '../e2e/processes.ts'
 import { all, isTerminal, ndjson, seqOf, sse, websocket, type Mode } from '../e2e/modes.ts'
 import { startRedis } from '../helper.ts'
+import { overNdjson, overSse, overWebSocket } from './listeners.ts'
 import { times } from './report.ts'
 
 const modes: readonly Mode[] = [sse, ndjson, websocket]
+const followers = [overSse, overNdjson, overWebSocket]
 
 t.test('clients that follow while live channels are cut again and again miss nothing', async (t) => {
   const redis = await startRedis(t)
@@ -44,28 +46,50 @@ t.test('SIGTERM with many open streams and jobs under way ends in 10 s and loses
   const clients = times(1_000, 300)
   let open = 0
   let since = 0
+  const exited = leaving.exited.then((how) => ({ how, ms: Date.now() - since }))
   const transcripts = await Promise.all(
     Array.from({ length: clients }, async (_, index) => {
       const id = ids[index % ids.length] ?? ''
-      const seen: string[] = []
-      for await (const text of ndjson(leaving.url, id, 0)) {
-        seen.push(text)
-        if (seen.length === 1 && ++open === clients) {
-          since = Date.now()
-          leaving.child.kill('SIGTERM')
-        }
-      }
-      if (!seen.some(isTerminal)) seen.push(...(await all(ndjson(staying.url, id, seen.length))))
-      return { id, seen }
+      let isOpen = false
+      const heard = await (followers[index % followers.length] ?? overSse)(leaving.url, id, () => {
+        if (isOpen) return
+        isOpen = true
+        if (++open < clients) return
+        since = Date.now()
+        leaving.child.kill('SIGTERM')
+      })
+      const rest = heard.events.some(isTerminal)
+        ? []
+        : await all(ndjson(staying.url, id, heard.events.length))
+      return { id, heard, seen: [...heard.events, ...rest] }
     }),
   )
-  t.same(await leaving.exited, { code: 0, signal: null })
+  const { how, ms } = await exited
+  t.same(how, { code: 0, signal: null })
+  t.ok(ms < 10_000, 'the bound of a rolling restart')
   const journals = new Map(
     await Promise.all(ids.map(async (id) => [id, await all(ndjson(staying.url, id, 0))] as const)),
   )
   const faulty = transcripts.filter(({ id, seen }) => String(seen) !== String(journals.get(id)))
+  // Whose job had ended by then needs no advice.
+  const left = transcripts.map(({ heard }) => heard).filter(({ events }) => !events.some(isTerminal))
+  const waits = left
+    .filter(({ retriesMs }) => retriesMs.length > 0)
+    .map(({ retriesMs }) => retriesMs.at(-1) ?? 0)
   t.comment(
-    `SIGTERM: ${clients} streams, 50 jobs, ${faulty.length} with a gap or repeat · ${Date.now() - since} ms in all`,
+    `SIGTERM: ${clients} streams and sockets, 50 jobs, ${faulty.length} with a gap or repeat · gone after ${ms} ms · ` +
+      `told to come back after ${Math.min(...waits)} to ${Math.max(...waits)} ms`,
   )
   t.equal(faulty.length, 0)
+  t.ok(waits.length > clients / 6, 'streams were cut short')
+  t.ok(waits.every((wait) => wait >= 500 && wait < 5_000))
+  const perHalfSecond = Array.from(
+    { length: 10 },
+    (_, n) => waits.filter((each) => Math.floor(each / 500) === n).length,
+  )
+  t.ok(
+    perHalfSecond.slice(1).every((many) => many > 0 && many < waits.length / 3),
+    'in each half second some, and in none a herd',
+  )
+  t.same(new Set(left.map(({ code }) => code)), new Set([null, 4503]))
 })
