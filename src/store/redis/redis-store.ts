@@ -21,7 +21,7 @@ import { createViews } from './views.ts'
 import { defineScript } from './scripts.ts'
 
 /** Bytes of journal text that one read brings, about. */
-const PAGE_BYTES = 1_048_576
+const PAGE_BYTES = 262_144
 /** How long an unfinished job is left alone after an event before the watchdog looks at it. */
 const WATCH_MS = 30_000
 /** When the watchdog checks that the events of an ended job, or for a new return address, were handed over. */
