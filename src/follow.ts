@@ -2,10 +2,16 @@ import type { FastifyBaseLogger } from 'fastify'
 import { snapshotText } from './job.ts'
 import { toEvent, type JobEvent } from './messages.ts'
 import type { JournalPage, Store, Unfollow } from './store/store.ts'
+import { takeTurns } from './take-turns.ts'
 
 /** Events that one read of the journal brings. */
 const PAGE = 200
 const RETRY_MS = 1_000
+/**
+ * Reads under way at a time. A page may be large, and all of them come over the connection that submissions share: a
+ * thousand clients that come back at once take turns (invariant 8).
+ */
+const READS = 8
 
 /** One client's end of a job's journal. It gets every event after its cursor once, in order (invariants 2–4). */
 export interface Subscriber {
@@ -55,6 +61,7 @@ export function createFollow({
   readonly log: FastifyBaseLogger
 }): Follow {
   const topics = new Map<string, Topic>()
+  const inTurn = takeTurns(READS)
 
   return (id, after, subscriber) => {
     const follower: Follower = {
@@ -162,8 +169,9 @@ export function createFollow({
       while (!follower.stopped && !isHeldBack(follower) && !follower.live) {
         // Cleared by any live event that comes while we read: then there is something newer to read.
         follower.live = true
-        const page = await store.read(id, follower.seq, PAGE)
+        const page = await inTurn(() => readFor(id, follower))
         if (follower.stopped) return
+        if (page === 'held back') continue
         if (!page) {
           leave(id, topic, follower)
           return follower.subscriber.end()
@@ -179,6 +187,12 @@ export function createFollow({
     } finally {
       follower.reading = false
     }
+  }
+
+  /** Much may have happened to a follower until it was its turn. */
+  async function readFor(id: string, follower: Follower): Promise<JournalPage | 'held back' | null> {
+    if (follower.stopped || isHeldBack(follower)) return 'held back'
+    return store.read(id, follower.seq, PAGE)
   }
 
   function retryLater(id: string, topic: Topic, follower: Follower): void {

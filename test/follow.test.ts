@@ -209,6 +209,35 @@ t.test('a client that shares a full socket is asked before anything is read for 
   t.strictSame(events, await all(store, job))
 })
 
+t.test(
+  'clients that come back all at once take turns at reading, and who has left meanwhile has none',
+  async (t) => {
+    let reading = 0
+    let most = 0
+    const { follow, store, calls } = await open(t, (store) => ({
+      ...store,
+      async read(...args) {
+        most = Math.max(most, ++reading)
+        try {
+          return await store.read(...args)
+        } finally {
+          reading--
+        }
+      },
+    }))
+    const job = await accepted(store)
+    await move(store, job, started, completed)
+    const followers = Array.from({ length: 300 }, () => subscribe(follow, job, 0))
+    const leaving = followers.splice(100, 100)
+    while (calls.read < 20) await turn()
+    for (const each of leaving) each.subscription.stop()
+    await Promise.all(followers.map((each) => each.ended))
+    for (const each of followers) t.strictSame(each.seqs(), [1, 2, 3])
+    t.ok(most <= 8)
+    t.ok(calls.read < 300)
+  },
+)
+
 t.test('a client that fills up with the terminal event has ended all the same', async (t) => {
   const { follow, store } = await open(t)
   const job = await accepted(store)

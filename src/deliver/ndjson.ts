@@ -9,7 +9,7 @@ export const ndjson: StreamFormat = {
     'x-accel-buffering': 'no',
   },
   preamble: '',
-  encode: encodeOnce(({ text }) => `${text}\n`),
+  encode: encodeOnce(() => '', '\n'),
   heartbeat: '\n',
   // There is no word for it: docs/PROTOCOL.md tells the client how long to wait.
   farewell: () => '',

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto'
-import { encode, encodeComment } from 'eventsource-encoder'
+import { encodeComment } from 'eventsource-encoder'
 import { encodeOnce } from './encode-once.ts'
 import type { StreamFormat } from './stream.ts'
 
@@ -16,7 +16,8 @@ export const sse: StreamFormat = {
     'x-accel-buffering': 'no',
   },
   preamble: `retry: ${RETRY_MS}\n\n`,
-  encode: encodeOnce(({ seq, type, text }) => encode({ id: String(seq), event: type, data: text })),
+  // An envelope is one line.
+  encode: encodeOnce(({ seq, type }) => `event: ${type}\nid: ${seq}\ndata: `, '\n\n'),
   heartbeat: encodeComment('ping'),
   farewell: () => `retry: ${EARLY_RETRY_MS.from + randomInt(EARLY_RETRY_MS.to - EARLY_RETRY_MS.from)}\n\n`,
 }

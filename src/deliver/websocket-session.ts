@@ -69,7 +69,7 @@ const validate = createAjv().compile<Message>({
   ],
 })
 
-const frameOf = encodeOnce(({ text }) => `{"op":"event","event":${text}}`)
+const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 
 /** One socket's conversation. Messages are answered one after another, in the order they came. */
 export function createSession(peer: Peer, parts: SessionParts) {
