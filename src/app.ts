@@ -34,6 +34,8 @@ import { watch } from './watchdog.ts'
 
 const BODY_LIMIT = 1_048_576
 const REQUEST_TIMEOUT_MS = 30_000
+/** How long a connection stays open after its request was refused unread, for the client to take the answer. */
+const LINGER_MS = 1_000
 /** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
 const CONNECT_MS = 3_000
 /** How long requests and tries of webhooks under way may take once the gateway closes; the rest is made again. */
@@ -203,6 +205,8 @@ function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
     ...(logger ? { loggerInstance: logger } : {}),
     bodyLimit: BODY_LIMIT,
     requestTimeout: REQUEST_TIMEOUT_MS,
+    // Node would swap the two if the headers' were the longer one, as is its default, and look only every 30 s.
+    http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000 },
     // A request that comes on an open connection while the gateway closes is still answered, and the connection ended.
     return503OnClosing: false,
     frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
@@ -217,6 +221,8 @@ function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
         `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
           `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
       )
+      // Who goes on sending, or never hangs up, would keep it open.
+      setTimeout(() => socket.destroy(), LINGER_MS).unref()
     },
   })
   // Fastify also reads text/plain unless told otherwise; a job is JSON.
