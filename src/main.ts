@@ -12,6 +12,8 @@ import { PrivateRedisError, startPrivateRedis, type PrivateRedis } from './store
 import { createConnect } from './store/redis/connect.ts'
 
 const PRIVATE_DIR = '.quartet'
+/** Connections that may wait to be accepted, as far as the system allows; with Node's 511 a crowd that comes back is reset. */
+const BACKLOG = 4_096
 /** A close that has not come to its end by then is ended. */
 const GRACE_MS = 9_500
 
@@ -50,7 +52,7 @@ async function main(): Promise<void> {
   closers.push(() => app.close())
   await app.ready()
   if (config.roles.has('http')) {
-    await app.listen({ port: config.port, host: config.host })
+    await app.listen({ port: config.port, host: config.host, backlog: BACKLOG })
     welcome(config, app.server.address() as AddressInfo, redisUrl)
   }
 }
