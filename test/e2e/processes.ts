@@ -17,6 +17,8 @@ export interface GatewayOptions {
   readonly types?: Record<string, unknown>
   readonly roles?: string
   readonly env?: Record<string, string>
+  /** More arguments for Node.js, before the program. */
+  readonly nodeArgs?: readonly string[]
 }
 
 /** What all gateways of these tests sign webhooks with. */
@@ -24,9 +26,9 @@ export const secret = generateSecret()
 
 /** Runs a gateway process and resolves when it listens. */
 export async function startGatewayProcess(t: Test, options: GatewayOptions): Promise<GatewayProcess> {
-  const { redis, types, roles = 'http,collect,callbacks,workers', env } = options
+  const { redis, types, roles = 'http,collect,callbacks,workers', env, nodeArgs = [] } = options
   const config = types ? await writeConfig(t, types) : resolve('quartet.config.json')
-  const process = spawnProcess(t, ['node', '--import', 'tsx', 'src/main.ts'], {
+  const process = spawnProcess(t, ['node', '--import', 'tsx', ...nodeArgs, 'src/main.ts'], {
     env: {
       PORT: '0',
       REDIS_URL: redis.url,

@@ -94,6 +94,7 @@ export interface Count {
 
 /** An event of a journal, as far as it is counted. */
 export interface Event {
+  job_id: string
   seq: number
   type: string
   timestamp: string

@@ -67,8 +67,9 @@ export async function startProxy(t: Pick<Test, 'teardown'>, redisPort: number, c
   function pass(redis: Socket, commands: readonly Command[]): void {
     for (const { words, bytes } of commands) {
       if (isCut) return
-      if (cut.counts(words)) counted.push(words)
-      const isLast = counted.length === cut.at
+      const isCounted = cut.counts(words)
+      if (isCounted) counted.push(words)
+      const isLast = isCounted && counted.length === cut.at
       if (!isLast || cut.isForwarded) redis.write(bytes)
       if (isLast) sever()
     }
