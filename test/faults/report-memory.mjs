@@ -6,10 +6,12 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc')
 let reports = 0
-process.on('SIGUSR2', async () => {
+process.on('SIGUSR2', () => void report())
+
+async function report() {
   collectGarbage()
   // Buffers are given back in the background.
   await delay(100)
   collectGarbage()
   console.log(`memory ${++reports} ${JSON.stringify(process.memoryUsage())}`)
-})
+}
