@@ -12,8 +12,8 @@ export interface ResultEntry {
 
 /** Entries that are kept behind the cursor for other readers, such as dashboards. */
 const KEEP_MS = 60_000
-/** Entries that one trimming looks through: it holds up the collecting for no longer than a batch does. */
-const TRIM_BATCH = 1_000
+/** Entries that one trimming looks through: as many as are read at a time, so that it costs no more and keeps up. */
+const TRIM_BATCH = 500
 
 /**
  * The result queue of a step: BullMQ's own event stream, `<prefix>:<queue>:events`. Each outcome is in it by the same
@@ -54,8 +54,7 @@ export function createResultQueue(
 
   return {
     async read(cursor, count, blockMs) {
-      blocking ??= connect()
-      const reply = await blocking.xread('COUNT', count, 'BLOCK', blockMs, 'STREAMS', stream, cursor ?? '0-0')
+      const reply = await reader().xread('COUNT', count, 'BLOCK', blockMs, 'STREAMS', stream, cursor ?? '0-0')
       return (reply?.[0]?.[1] ?? []).map(([id, pairs]) => toEntry(id, pairs))
     },
 
@@ -73,7 +72,8 @@ export function createResultQueue(
 
     async trim(cursor, settle) {
       const oldest = `${Math.min(Number(cursor.split('-')[0]), Date.now() - KEEP_MS)}-0`
-      const reply = await redis.xrange(stream, settled, `(${oldest}`, 'COUNT', TRIM_BATCH)
+      // These may be large, and nobody waits on that connection.
+      const reply = await reader().xrange(stream, settled, `(${oldest}`, 'COUNT', TRIM_BATCH)
       const entries = reply.map(([id, pairs]) => toEntry(id, pairs))
       await settle(entries.filter(({ event }) => event === 'completed').map(({ jobId }) => jobId))
       const isMore = entries.length === TRIM_BATCH
@@ -100,6 +100,11 @@ export function createResultQueue(
     close() {
       blocking?.disconnect()
     },
+  }
+
+  function reader(): Redis {
+    blocking ??= connect()
+    return blocking
   }
 }
 

@@ -43,6 +43,7 @@ t.test('what is no event of the job, or at another place of its journal, is kept
     [2, end.replace('"error":null', '"error": null')],
     [2, end.replace(/"timestamp":"[^"]+"/, '"timestamp":"yesterday"')],
     [2, end.replace('Z",', '+00:00",')],
+    [1, `${event.slice(0, -1)} }`],
     [2, 'not an event'],
     [2, ''],
   ] as const
@@ -50,6 +51,7 @@ t.test('what is no event of the job, or at another place of its journal, is kept
     if (seq !== 1) t.equal(kept(last, seq, other), other)
     t.equal(unpackEvent(last, seq, kept(last, seq, other)), other)
   }
+  t.equal(packEvent(record, 1, `${event.slice(0, -1)} }`).prefix, '')
   t.end()
 })
 
