@@ -2,7 +2,7 @@ import type { Client } from './store/redis/connect.ts'
 
 /** One entry of a queue's event stream, as BullMQ's scripts write it with the move that it tells of. */
 export interface ResultEntry {
-  /** `<ms>-<n>`: Redis's clock and a counter. */
+  /** `<ms>-<n>`: Client's clock and a counter. */
   readonly id: string
   readonly event: string
   readonly jobId: string
@@ -102,7 +102,7 @@ export function createResultQueue(
     },
   }
 
-  function reader(): Redis {
+  function reader(): Client {
     blocking ??= connect()
     return blocking
   }

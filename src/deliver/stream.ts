@@ -26,6 +26,9 @@ export interface StreamLimits {
 
 export const streamLimits: StreamLimits = { heartbeatMs: 15_000, drainMs: 10_000, maxAgeMs: 600_000 }
 
+/** Bytes that are written at a time: a client that takes so much within the drain limit is slow, but not dead. */
+const SLICE = 65_536
+
 /** The streams that are open, so that a closing gateway can end them: their clients reconnect elsewhere. */
 export interface Streams {
   open(reply: FastifyReply, format: StreamFormat, id: string, after: number): void
@@ -77,16 +80,15 @@ function attach(
   onClosed: () => void,
 ): () => void {
   let drainTimer: NodeJS.Timeout | null = null
+  /** What the socket has not been given yet, and what is to be said after it, once nothing more will come. */
+  const pending: Buffer[] = []
+  let lastWords: string | null = null
 
   const subscription = subscribe({
     write(events) {
       pulse.refresh()
-      response.cork()
-      let hasRoom = true
-      for (const event of events) hasRoom = response.write(encode(event))
-      response.uncork()
-      if (!hasRoom) drainTimer ??= setTimeout(() => response.destroy(), limits.drainMs)
-      return hasRoom
+      for (const event of events) pending.push(encode(event))
+      return pump()
     },
     end: () => end(),
   })
@@ -99,7 +101,9 @@ function attach(
   response.on('drain', () => {
     if (drainTimer) clearTimeout(drainTimer)
     drainTimer = null
-    subscription.resume()
+    if (!pump()) return
+    if (lastWords === null) subscription.resume()
+    else finish(lastWords)
   })
   // Also after an error: the client hung up, which never cancels the job.
   response.on('error', () => undefined)
@@ -116,10 +120,41 @@ function attach(
     end(farewell())
   }
 
-  /** Nothing else bounds the wait for a peer that takes no more: it has no heartbeat and no age from here on. */
-  function end(lastWords = ''): void {
+  /**
+   * A slice at a time, and the next when the socket has room again: a client that takes an event of many megabytes
+   * slowly is not taken for dead.
+   *
+   * @returns whether all is written and there is room for more
+   */
+  function pump(): boolean {
+    let hasRoom = true
+    let left = SLICE
+    response.cork()
+    for (let next = pending[0]; next && left > 0; next = pending[0]) {
+      const slice = next.subarray(0, left)
+      if (slice.length === next.length) pending.shift()
+      else pending[0] = next.subarray(left)
+      left -= slice.length
+      hasRoom = response.write(slice)
+    }
+    response.uncork()
+    if (!hasRoom) limitDraining()
+    return hasRoom
+  }
+
+  function end(words = ''): void {
     subscription.stop()
-    response.end(lastWords)
+    lastWords = words
+    if (pending.length === 0) finish(words)
+  }
+
+  /** Nothing else bounds the wait for a peer that takes no more: it has no heartbeat and no age from here on. */
+  function finish(words: string): void {
+    response.end(words)
+    limitDraining()
+  }
+
+  function limitDraining(): void {
     drainTimer ??= setTimeout(() => response.destroy(), limits.drainMs)
   }
 }

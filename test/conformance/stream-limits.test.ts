@@ -168,6 +168,28 @@ t.test('a client that does not read is cut off, and one that reads again goes on
   await slow.follower.stopped
 })
 
+t.test('a client that takes a large event slowly gets it whole, and the end after it', async (t) => {
+  const { app, port, followers } = await startStreams(t, { drainMs: 1_500 })
+  const connection = once(app.server, 'connection')
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /ndjson HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n')
+  const [served] = (await connection) as [Socket]
+  const follower = await followers.next()
+  // More than the kernel takes off the gateway's hands; what is left takes several times the limit.
+  const event = eventOf(1, 'x'.repeat(24 * 1_048_576))
+  const since = Date.now()
+  t.notOk(follower.write([event]), 'there is no room')
+  follower.end()
+  let received = 0
+  for await (const chunk of socket) {
+    received += (chunk as Buffer).length
+    if (Date.now() - since < 4_000) await delay(20)
+  }
+  t.ok(Date.now() - since >= 3_000, 'it took longer than the limit')
+  t.ok(received > event.text.length, 'every byte came')
+  t.ok(served.destroyed)
+})
+
 t.test('the head of a stream comes at once, however long the first event takes', async (t) => {
   const { url, followers } = await startStreams(t, {})
   for (const path of ['/sse', '/ndjson']) {
