@@ -79,3 +79,10 @@ function kept(record: JobRecord, seq: number, event: string): string {
   const bytes = Buffer.from(event)
   return prefix + bytes.subarray(from - 1, to < 0 ? bytes.length + to + 1 : to).toString()
 }
+
+t.test('records of version 0.1.0 can still be read', (t) => {
+  const { record } = newJob()
+  deepStrictEqual(unpackRecord(record.id, JSON.stringify(record)), record)
+  t.pass()
+  t.end()
+})

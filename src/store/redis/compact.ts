@@ -43,6 +43,8 @@ export function packRecord(record: JobRecord): string {
 }
 
 export function unpackRecord(id: string, text: string): JobRecord {
+  // As 0.1.0 kept it; so do events, which count as kept whole.
+  if (text.startsWith('{')) return JSON.parse(text) as JobRecord
   const [createdAt, ...values] = JSON.parse(text) as [number, ...unknown[]]
   const entries = fields.map(([name, kind], index) => {
     const value = values[index]
