@@ -49,12 +49,17 @@ export function createResultQueue(
 ): ResultQueue {
   const stream = `${prefix}:${queue}:events`
   let blocking: Client | null = null
+  let interrupt: (error: Error) => void = () => undefined
   // XTRIM leaves the rest of a node, which need not be looked through again.
   let settled = '-'
 
   return {
     async read(cursor, count, blockMs) {
-      const reply = await reader().xread('COUNT', count, 'BLOCK', blockMs, 'STREAMS', stream, cursor ?? '0-0')
+      const reading = reader().xread('COUNT', count, 'BLOCK', blockMs, 'STREAMS', stream, cursor ?? '0-0')
+      const reply = await new Promise<Awaited<typeof reading>>((resolve, reject) => {
+        interrupt = reject
+        reading.then(resolve, reject)
+      })
       return (reply?.[0]?.[1] ?? []).map(([id, pairs]) => toEntry(id, pairs))
     },
 
@@ -99,6 +104,8 @@ export function createResultQueue(
 
     close() {
       blocking?.disconnect()
+      // While Redis is away, ioredis would keep for ever what waits for the connection.
+      interrupt(new Error('The result queue is closed'))
     },
   }
 

@@ -45,7 +45,8 @@ export function startWebhooks(parts: WebhookParts): { close(): Promise<void> } {
   worker.on('error', (err) => log.warn({ err }, 'the callback queue cannot be read'))
   return {
     async close() {
-      await worker.close()
+      // While Redis is away nothing under way can be settled, and BullMQ would wait for it for ever.
+      await worker.close(connection.status !== 'ready')
       connection.disconnect()
     },
   }

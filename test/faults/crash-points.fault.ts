@@ -22,6 +22,8 @@ const BEGUN_AT_ONCE = 4
 const TAKE_OVER_MS = 90_000
 const UUID = /[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/
 
+// What is left of the gateways that were cut off tries to reach Redis for ever, as no process does that was killed.
+t.teardown(() => setTimeout(() => process.exit(), 5_000).unref())
 const redis = await startRedis(t, { args: ['--databases', '512', '--maxclients', '20000'] })
 const receiver = await startReceiver(t)
 const begin = createTurnstile(BEGUN_AT_ONCE)
@@ -76,7 +78,7 @@ async function live(t: Test, cut: Life['cut'], key?: string): Promise<Life> {
   const body = { type: 'two', input: { db }, callback_url: hook.url, callback_events: ['*'] }
   const post = (node: TestGateway) => node.post(body, key === undefined ? {} : { 'idempotency-key': key })
 
-  const { proxy, isCut, promised, workers, heir } = await begin(async () => {
+  const { proxy, isCut, promised, workers, closing, heir } = await begin(async () => {
     const proxy = await startProxy(t, redis.port, {
       ...cut,
       counts: (words) => words.some((word) => UUID.test(word)),
@@ -90,8 +92,9 @@ async function live(t: Test, cut: Life['cut'], key?: string): Promise<Life> {
     const { isCut } = proxy
     proxy.sever()
     await proxy.cut
-    void node.app.close()
-    return { proxy, isCut, promised, workers, heir: await startGateway(t, types, { redis: direct }) }
+    // Its process is gone; what it is here must end too, without its Redis.
+    const closing = node.app.close()
+    return { proxy, isCut, promised, workers, closing, heir: await startGateway(t, types, { redis: direct }) }
   })
 
   const again = key === undefined ? null : await idOf(await post(heir))
@@ -101,7 +104,7 @@ async function live(t: Test, cut: Life['cut'], key?: string): Promise<Life> {
     again !== null && isPromised && again !== promised
       ? `the key made ${promised} and then ${again}`
       : await judge(connect(), heir, id, hook, isPromised || again !== null)
-  await Promise.all([heir.app.close(), ...workers.map((worker) => worker.close(true))])
+  await Promise.all([closing, heir.app.close(), ...workers.map((worker) => worker.close(true))])
   const repeated = hook.bodies.length - new Set(hook.bodies).size
   return { cut, isCut, isPromised, commands: proxy.counted.length, verdict, repeated }
 }

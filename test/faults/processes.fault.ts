@@ -31,13 +31,22 @@ t.test('workers killed in mid job, one after another, lose no job', async (t) =>
     workers.push(await startWorkers())
   }
   const recoveriesMs: number[] = []
-  const inspect = (events: readonly Event[]): void => void recoveriesMs.push(...recoveries(events, kills))
+  const lossesOfFailed: number[] = []
+  const inspect = (events: readonly Event[]): void => {
+    recoveriesMs.push(...recoveries(events, kills))
+    const losses = events.filter(({ data }) => data.reason === 'the worker was lost').length
+    if (events.at(-1)?.status === 'failed') lossesOfFailed.push(losses)
+  }
   await settle(t, 'workers killed', load, { url: gateway.url, recoveriesMs, inspect })
   t.ok(recoveriesMs.length > 0, 'jobs were in hand when their worker was killed')
   // Beyond BullMQ's own bound: two timers, a round trip and a turn of two event loops, on a machine that is busy.
   const allowanceMs = 1_000
-  const { lockDuration, stalledInterval } = leases
+  const { lockDuration, stalledInterval, maxStalledCount } = leases
   t.ok(Math.max(...recoveriesMs) <= lockDuration + 2 * stalledInterval + allowanceMs, 'in time')
+  t.ok(
+    lossesOfFailed.every((losses) => losses > maxStalledCount),
+    'only a job that was in hand at more kills than its workers allow has failed',
+  )
 })
 
 t.test('a job that kills every worker fails, and the good ones around it are done', async (t) => {
