@@ -6,7 +6,7 @@ import { startRedis, type TestRedis } from '../helper.ts'
 import { times } from './report.ts'
 import { startSoakClients } from './soak-clients.ts'
 
-const RUN_MS = times(600_000, 60_000)
+const RUN_MS = times(600_000, 40_000)
 const FAULT_EVERY_MS = 5_000
 /** BullMQ's copies and events stay for a minute, journals for half of one. */
 const SETTLE_MS = 180_000
