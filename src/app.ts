@@ -160,7 +160,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   })
   app.addHook('onClose', async () => {
     results.close()
-    await Promise.all([...consumers, within(CLOSE_MS, webhooks?.close())])
+    await Promise.all([...consumers, webhooks?.close(CLOSE_MS)])
     await Promise.all([queues.close(), callbacks.close(), guard.close(), store.close()])
     redis.disconnect()
   })

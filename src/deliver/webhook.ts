@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { Worker, type Job } from 'bullmq'
 import type { FastifyBaseLogger } from 'fastify'
 import { deliverySchedule, type CallbackQueue, type DeliveryData } from '../callback-queue.ts'
@@ -29,8 +30,13 @@ export interface WebhookParts {
   readonly log: FastifyBaseLogger
 }
 
+export interface Webhooks {
+  /** Begins no more tries, and gives those under way so long. */
+  close(graceMs: number): Promise<void>
+}
+
 /** Consumes the callback queue: delivers events to return addresses, at least once, those of a job in order. */
-export function startWebhooks(parts: WebhookParts): { close(): Promise<void> } {
+export function startWebhooks(parts: WebhookParts): Webhooks {
   const { connection, prefix, log } = parts
   const worker = new Worker<DeliveryData>(callbackQueue, (job) => deliver(parts, job), {
     connection,
@@ -44,9 +50,11 @@ export function startWebhooks(parts: WebhookParts): { close(): Promise<void> } {
   })
   worker.on('error', (err) => log.warn({ err }, 'the callback queue cannot be read'))
   return {
-    async close() {
-      // While Redis is away nothing under way can be settled, and BullMQ would wait for it for ever.
-      await worker.close(connection.status !== 'ready')
+    async close(graceMs) {
+      // Closing waits for what is under way, for ever if Redis goes away under it; what is given up is tried again.
+      const isThere = connection.status === 'ready'
+      await Promise.race([isThere && worker.pause(), delay(graceMs, undefined, { ref: false })])
+      await worker.close(true)
       connection.disconnect()
     },
   }
