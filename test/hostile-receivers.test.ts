@@ -1,0 +1,75 @@
+import { channel, type ChannelListener } from 'node:diagnostics_channel'
+import type { Socket } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { createReturnAddressGuard } from '../src/deliver/return-address.ts'
+import { createWebhookSender } from '../src/deliver/send-webhook.ts'
+import { generateSecret, parseSigningKeys } from '../src/deliver/signature.ts'
+import { faults, marker } from './hostile-receivers.ts'
+
+const MAX_ANSWER_BYTES = 65_536
+
+/** A sender with little time; the default of all else. */
+function startSender(t: Test) {
+  const guard = createReturnAddressGuard({ allow: ['127.0.0.0/8'], connectTimeoutMs: 300 })
+  t.teardown(() => guard.close())
+  const keys = parseSigningKeys(generateSecret())
+  const { dispatcher } = guard
+  return {
+    guard,
+    ...createWebhookSender({ dispatcher, keys, userAgent: 'quartet-test/1', timeoutMs: 400 }),
+  }
+}
+
+/** The connections that undici was given, from now on. */
+function watchConnections(t: Test): Socket[] {
+  const connected = channel('undici:client:connected')
+  const sockets: Socket[] = []
+  const listen: ChannelListener = (message) => void sockets.push((message as { socket: Socket }).socket)
+  connected.subscribe(listen)
+  t.teardown(() => connected.unsubscribe(listen))
+  return sockets
+}
+
+for (const [does, { start, outcome }] of Object.entries(faults)) {
+  t.test(`a receiver that ${does} is recorded as such, and holds nothing`, async (t) => {
+    const receiver = await start(t)
+    const { guard, send } = startSender(t)
+    const sockets = watchConnections(t)
+    const body = JSON.stringify({ data: 'a'.repeat(1_000) })
+    const found = await send({ tenant: 'default', url: receiver.url, id: 'job.1', body })
+
+    t.match(found, { ...outcome, durationMs: Number })
+    t.notMatch(JSON.stringify(found), marker, 'nothing that it sent is recorded')
+    t.ok(!('error' in found) || found.error.length <= 300, 'the error is short')
+    t.equal(receiver.connections(), 1, 'it was asked once')
+    t.ok(receiver.requests() <= 1)
+    for (const { bytesRead } of sockets) {
+      t.ok(bytesRead <= 2 * MAX_ANSWER_BYTES, `${bytesRead} bytes were read, the last chunk with them`)
+    }
+    await guard.close()
+    await receiver.left()
+  })
+}
+
+t.test('a large event is delivered to a receiver that answers without having taken all of it', async (t) => {
+  const receiver = await faults['answers before the body was taken'].start(t)
+  const { guard, send } = startSender(t)
+  const body = JSON.stringify({ data: 'a'.repeat(16 * 1024 * 1024) })
+  t.match(await send({ tenant: 'default', url: receiver.url, id: 'job.1', body }), {
+    status: 'delivered',
+    statusCode: 200,
+  })
+  t.match(await send({ tenant: 'default', url: receiver.url, id: 'job.2', body: '{}' }), {
+    status: 'delivered',
+    statusCode: 200,
+  })
+  await guard.close()
+  await receiver.left()
+})
+
+t.test('after all of them no socket is left open', async (t) => {
+  // What has just been destroyed goes in the next turns of the event loop.
+  while (process.getActiveResourcesInfo().includes('TCPSocketWrap')) await setImmediate()
+  t.pass('none is')
+})
