@@ -7,12 +7,13 @@ import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { Store } from '../src/store/store.ts'
 import { startRedis, type TestRedis } from './helper.ts'
 import { storeContract } from './store-contract.ts'
-import { all, listen, move, newJob } from './store-contract/jobs.ts'
+import { delivered, failing, handedOver, newUrl } from './store-contract/deliver.ts'
+import { all, listen, move, newJob, type StoreOptions } from './store-contract/jobs.ts'
 
 const redis = await startRedis(t)
 
 t.test('the store in Redis keeps the contract', (t) => {
-  storeContract(t, (t) => openStore(t, redis))
+  storeContract(t, (t, options) => openStore(t, redis, options))
   t.end()
 })
 
@@ -40,7 +41,7 @@ t.test('of a job that was forgotten or withdrawn no key is left', async (t) => {
     const job = newJob({ tenant: uuidv7() }, { callback: { url: 'http://a', events: ['*'] } })
     const { id, tenant } = job.record
     await store.accept(job)
-    await store.nextDelivery(id, null)
+    await store.deliveries.handOver(id)
     t.equal((await keysOf(id)).length, 2)
     if (isEnded) {
       await move(store, job, { kind: 'completed', queue: 'a', result: '1' })
@@ -50,6 +51,37 @@ t.test('of a job that was forgotten or withdrawn no key is left', async (t) => {
     }
     t.strictSame(await keysOf(id), [])
     t.strictSame(await keysOf(tenant), [])
+  }
+})
+
+t.test('of an origin to which all is delivered no key is left', async (t) => {
+  const store = await openStore(t, redis, { circuitWaitsMs: [1] })
+  const url = newUrl()
+  const jobs = [await handedOver(store, url), await handedOver(store, url), await handedOver(store, url)]
+  const [forgotten, ...rest] = jobs
+  let failures = 0
+  while (failures < 10) {
+    const { claims } = await store.deliveries.claim(1_000, 60_000)
+    for (const claim of claims.filter(({ origin }) => origin === url)) {
+      await store.deliveries.settle(claim, { ...failing, origin: 'down' })
+      failures++
+    }
+  }
+  t.ok((await keysOf(url)).length >= 2, 'while there are deliveries and a circuit')
+  if (forgotten) await store.forget(forgotten.tenant, forgotten.id)
+  while ((await keysOf(url)).length > 0) {
+    const { claims } = await store.deliveries.claim(1_000, 60_000)
+    for (const claim of claims.filter(({ origin }) => origin === url)) {
+      await store.deliveries.settle(claim, delivered)
+    }
+  }
+  const client = redis.connect()
+  for (const key of await client.keys('{quartet}:callbacks*')) {
+    if ((await client.type(key)) === 'zset') t.equal(await client.zscore(key, url), null, key)
+  }
+  for (const { tenant, id } of rest) {
+    await store.forget(tenant, id)
+    t.strictSame(await keysOf(id), [], 'nor of its jobs, once they are forgotten')
   }
 })
 
@@ -168,9 +200,14 @@ t.test('while Redis is away every call fails at once, and works again afterwards
     () => store.announce('n', [], 1),
     () => store.backlog(['test']),
     () => store.release('s', 'a'),
-    () => store.setCallback(id, { url: 'http://a', events: null }, 0),
-    () => store.callback(id),
-    () => store.nextDelivery(id, null),
+    () => store.deliveries.handOver(id),
+    () => store.deliveries.setCallback(id, { url: 'http://a', events: null }, 0),
+    () => store.deliveries.callback(id),
+    () => store.deliveries.claim(1, 1),
+    () => store.deliveries.record(tenant, id),
+    () => store.deliveries.dead(tenant, {}, { limit: 1, after: null }),
+    () => store.deliveries.redeliver(tenant, id, 1),
+    () => store.deliveries.openCircuits(1),
     () => store.check(),
   ]
   for (const call of calls) await t.rejects(call(), Error, String(call))
@@ -185,12 +222,12 @@ t.test('while Redis is away every call fails at once, and works again afterwards
   t.match(await store.load([id]), [{ record: { id }, version: 1 }])
 })
 
-async function openStore(t: Test, { url }: TestRedis): Promise<Store> {
+async function openStore(t: Test, { url }: TestRedis, options?: StoreOptions): Promise<Store> {
   // Connections break when a test stops or cuts them.
   const connect = createConnect(url, () => undefined)
   const client = connect('command')
   await once(client, 'ready')
-  const store = createRedisStore(client, connect)
+  const store = createRedisStore(client, connect, options)
   t.teardown(async () => {
     await store.close()
     client.disconnect()

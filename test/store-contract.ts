@@ -7,6 +7,7 @@ import { listing } from './store-contract/list.ts'
 import { watching } from './store-contract/watch.ts'
 import { sharing } from './store-contract/share.ts'
 import { delivering } from './store-contract/deliver.ts'
+import { breaking } from './store-contract/circuit.ts'
 import type { OpenStore } from './store-contract/jobs.ts'
 
 /** What every adapter of the store is held to: the promises in src/store/store.ts. */
@@ -18,5 +19,6 @@ export function storeContract(t: Test, openStore: OpenStore): void {
   listing(t, openStore)
   watching(t, openStore)
   delivering(t, openStore)
+  breaking(t, openStore)
   sharing(t, openStore)
 }

@@ -1,4 +1,6 @@
 import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
+import type { Callback, Deliveries } from './deliveries.ts'
+import type { PageRequest } from './page.ts'
 
 /**
  * The message store: every job's record and journal, and what the gateway must remember to keep its promises.
@@ -41,7 +43,10 @@ export interface Store {
    */
   read(id: string, after: number, limit: number): Promise<JournalPage | null>
 
-  /** Calls `listener` with each batch of events that is applied from now on (resolves once that holds). */
+  /**
+   * Calls `listener` with each batch of events that is applied from now on (resolves once that holds), and maybe with
+   * one that was applied just before.
+   */
   follow(id: string, listener: Listener): Promise<Unfollow>
 
   /** The tenant's jobs, newest first. */
@@ -63,20 +68,8 @@ export interface Store {
   lease(source: string, owner: string, ttlMs: number): Promise<boolean>
   release(source: string, owner: string): Promise<void>
 
-  /**
-   * Sets or changes the return address. Events up to `after` are taken as delivered, and the job becomes due soon, so
-   * that what follows them is handed over. False: no such job.
-   */
-  setCallback(id: string, callback: Callback, after: number): Promise<boolean>
-
-  /** The return address and what is being delivered to it now; null without one. */
-  callback(id: string): Promise<CallbackState | null>
-
-  /**
-   * Says that a delivery is settled (delivered, or given up), and picks the next event for the return address.
-   * One event at a time is under way, in the order of seq. Resolves to that delivery, or null when none is due.
-   */
-  nextDelivery(id: string, settled: Delivery | null): Promise<Delivery | null>
+  /** The callback queue. */
+  readonly deliveries: Deliveries
 
   /**
    * Says that this node is here for `ttlMs` and would take on these sources; 0 says that it leaves. Resolves to every
@@ -186,30 +179,7 @@ export interface ListFilter {
   readonly type?: string
 }
 
-export interface PageRequest {
-  readonly limit: number
-  /** From a previous page's `next`; opaque. */
-  readonly after: string | null
-}
-
 export interface JobList {
   readonly jobs: readonly JobView[]
   readonly next: string | null
-}
-
-export interface Callback {
-  readonly url: string
-  /** Event types, `['*']` for all, or null for the terminal one only. */
-  readonly events: readonly string[] | null
-}
-
-export interface Delivery {
-  readonly seq: number
-  /** Counts the changes of the return address: a delivery of an older one is void. */
-  readonly generation: number
-}
-
-export interface CallbackState {
-  readonly callback: Callback
-  readonly pending: Delivery | null
 }

@@ -3,7 +3,9 @@ import * as fc from 'fast-check'
 import type { Outcome } from '../../src/advance.ts'
 import type { Follow } from '../../src/follow.ts'
 import { dataOf, jobText } from '../../src/job.ts'
-import type { Callback, Change, Fence, NewJob, Store } from '../../src/store/store.ts'
+import type { Callback, Claim } from '../../src/store/deliveries.ts'
+import type { Change, Fence, NewJob, Store } from '../../src/store/store.ts'
+import { delivered } from '../store-contract/deliver.ts'
 import { newJob } from '../store-contract/jobs.ts'
 import * as model from './model.ts'
 import { record, type Recorder } from './recorder.ts'
@@ -16,6 +18,7 @@ export interface Run {
   readonly sources: readonly string[]
   readonly batches: { readonly fence: Fence | null; readonly changes: readonly Change[] }[]
   readonly recorders: Recorder[]
+  readonly claims: Claim[]
   positions: number
   turns: number
 }
@@ -115,19 +118,43 @@ export const commands: fc.Arbitrary<Iterable<Command>> = fc.commands(
         const { id } = at(run.jobs, n).record
         const known = run.model.jobs.get(id)
         const cursor = after % ((known?.events.length ?? 0) + 1)
-        deepStrictEqual(await store.setCallback(id, callback, cursor), known !== undefined)
+        deepStrictEqual(await store.deliveries.setCallback(id, callback, cursor), known !== undefined)
         if (known) model.setCallback(known, callback, cursor)
       }),
     ),
-    fc.tuple(index, fc.constantFrom('ask', 'settle', 'settle late')).map(([n, how]) =>
-      step(`deliver ${n % JOBS} ${how}`, async (run, { store }) => {
+    index.map((n) =>
+      step(`hand over ${n % JOBS}`, async (run, { store }) => {
         const { id } = at(run.jobs, n).record
+        await store.deliveries.handOver(id)
         const known = run.model.jobs.get(id)
-        // What was under way to an earlier return address is over by now.
-        const late = known?.pending ? { ...known.pending, generation: known.pending.generation - 1 } : null
-        const settled = how === 'settle' ? (known?.pending ?? null) : how === 'settle late' ? late : null
-        const delivery = await store.nextDelivery(id, settled)
-        deepStrictEqual(delivery, known ? model.nextDelivery(known, settled) : null)
+        if (known?.callback) model.handOver(known)
+      }),
+    ),
+    fc.constantFrom('claim', 'claim and forget').map((how) =>
+      step(how, async (run, { store }) => {
+        const { claims } = await store.deliveries.claim(JOBS, how === 'claim' ? 60_000 : 1)
+        for (const claim of claims) {
+          // What an earlier run left behind has no place in this one.
+          const known = run.model.jobs.get(claim.id)
+          if (!known) continue
+          const { seq, generation } = claim
+          const expected = model.claimable(known)
+          deepStrictEqual(expected.includes(seq), true, `${seq} is not of ${expected.join()}`)
+          deepStrictEqual(generation, known.generation)
+          known.pending = { seq, generation, open: false }
+          run.claims.push(claim)
+        }
+      }),
+    ),
+    // Any number of times, also when the return address was changed meanwhile.
+    index.map((n) =>
+      step(`settle ${n} of the claims`, async (run, { store }) => {
+        const claim = run.claims[n % Math.max(1, run.claims.length)]
+        if (!claim) return
+        await store.deliveries.settle(claim, delivered)
+        const known = run.model.jobs.get(claim.id)
+        const isCurrent = known && run.claims.findLast(({ id }) => id === claim.id) === claim
+        if (isCurrent && known.pending?.generation === claim.generation) model.settle(known, claim)
       }),
     ),
     // Whoever follows a job that goes is told so only when it reads again.
@@ -136,7 +163,7 @@ export const commands: fc.Arbitrary<Iterable<Command>> = fc.commands(
         const { record } = at(run.jobs, n)
         const { id, tenant } = record
         const known = run.model.jobs.get(id)
-        if (run.recorders.some((recorder) => recorder.id === id)) return
+        if ([...run.recorders, ...run.claims].some((each) => each.id === id)) return
         const goes = known && (model.isEnded(known) || known.version === 1)
         if (known && model.isEnded(known)) await store.forget(tenant, id)
         else await store.withdraw(record)

@@ -31,6 +31,7 @@ t.test('whatever is done in whatever order, the store holds what a model of it h
         sources: Array.from({ length: SOURCES }, () => uuidv7()),
         batches: [],
         recorders: [],
+        claims: [],
         positions: 0,
         turns: 0,
       }

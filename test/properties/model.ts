@@ -1,14 +1,7 @@
 import { advance, changeOf, draftOf, type Outcome } from '../../src/advance.ts'
 import { isTerminal, toEvent, type JobRecord } from '../../src/messages.ts'
-import type {
-  Applied,
-  Callback,
-  Change,
-  Delivery,
-  Fence,
-  JournalPage,
-  NewJob,
-} from '../../src/store/store.ts'
+import type { Callback, Delivery } from '../../src/store/deliveries.ts'
+import type { Applied, Change, Fence, JournalPage, NewJob } from '../../src/store/store.ts'
 
 /** What the store is to hold, said as simply as it can be. */
 export interface Model {
@@ -25,7 +18,8 @@ export interface ModelJob {
   callback: Callback | null
   generation: number
   delivered: number
-  pending: Delivery | null
+  /** What was handed over; progress is `open` until it is claimed: later progress takes its place. */
+  pending: (Delivery & { readonly open: boolean }) | null
 }
 
 export function accept({ jobs }: Model, { record, event, input, callback }: NewJob): void {
@@ -45,7 +39,7 @@ export function apply(model: Model, fence: Fence | null, changes: readonly Chang
   }
   if (fence) model.cursors.set(fence.source, fence.to)
   const heard = changes.filter(({ record, events }) =>
-    events.some((event) => isFor(jobOf(model, record.id), event)),
+    events.some((event) => isFor(jobOf(model, record.id), event) && !joins(jobOf(model, record.id), event)),
   )
   return { status: 'applied', callbacks: idsOf(heard) }
 }
@@ -57,19 +51,42 @@ export function read(job: ModelJob, after: number, limit: number): JournalPage {
   return { events, trimmed, more: first + events.length < job.events.length }
 }
 
-export function nextDelivery(job: ModelJob, settled: Delivery | null): Delivery | null {
-  if (job.pending) {
-    if (settled?.seq !== job.pending.seq || settled.generation !== job.pending.generation) return job.pending
-    job.delivered = job.pending.seq
+export function handOver(job: ModelJob): void {
+  if (job.pending) return
+  const [seq] = wantedAfter(job, job.delivered)
+  if (seq === undefined) return
+  const open = toEvent(job.events[seq - 1] ?? '').type === 'job.progress'
+  job.pending = { seq, generation: job.generation, open }
+}
+
+/** What a claim may bring. */
+export function claimable({ pending, ...job }: ModelJob): number[] {
+  if (!pending) return []
+  return pending.open ? [pending.seq, ...wantedAfter({ ...job, pending }, pending.seq - 1)] : [pending.seq]
+}
+
+export function settle(job: ModelJob, { seq }: Delivery): void {
+  Object.assign(job, { delivered: seq, pending: null })
+  handOver(job)
+}
+
+/** The first event that is wanted; where that is progress, also what progress follows it. */
+function wantedAfter(job: ModelJob, delivered: number): number[] {
+  const after = Math.max(delivered, trimmedOf(job))
+  const seqs: number[] = []
+  for (const [index, event] of job.events.entries()) {
+    if (index < after || !isFor(job, event)) continue
+    const isProgress = toEvent(event).type === 'job.progress'
+    if (seqs.length > 0 && !isProgress) break
+    seqs.push(index + 1)
+    if (!isProgress) break
   }
-  const after = Math.max(job.delivered, trimmedOf(job))
-  const seq = job.events.findIndex((event, index) => index >= after && isFor(job, event)) + 1
-  job.pending = seq === 0 ? null : { seq, generation: job.generation }
-  return job.pending
+  return seqs
 }
 
 export function setCallback(job: ModelJob, callback: Callback, after: number): void {
   Object.assign(job, { callback, delivered: after, generation: job.generation + 1, pending: null })
+  handOver(job)
 }
 
 /** What a collector that has read these outcomes would apply, were the jobs as the model has them. */
@@ -91,6 +108,11 @@ export function jobOf({ jobs }: Model, id: string): ModelJob {
   const job = jobs.get(id)
   if (!job) throw new Error(`Expected the model to have job ${id}, got none`)
   return job
+}
+
+/** Progress is not handed over while something is under way: it goes with what follows. */
+function joins(job: ModelJob, event: string): boolean {
+  return job.pending !== null && toEvent(event).type === 'job.progress'
 }
 
 function isFor({ callback }: ModelJob, event: string): boolean {

@@ -9,7 +9,7 @@ export function accepting(t: Test, openStore: OpenStore): void {
     t.strictSame(await store.accept(job), { status: 'accepted' })
     t.strictSame(await store.load([job.record.id]), [{ record: job.record, version: 1, input: job.input }])
     t.strictSame(await texts(store, job), [job.event])
-    t.equal(await store.callback(job.record.id), null)
+    t.equal(await store.deliveries.callback(job.record.id), null)
   })
 
   t.test('accepting a job again changes nothing, however far it has come', async (t) => {

@@ -16,7 +16,9 @@ export function following(t: Test, openStore: OpenStore): void {
     }
     await move(there, job, ...toTheEnd)
     const events = await heard.until(({ terminal }) => terminal)
-    t.strictSame(events, (await all(here, job)).slice(3))
+    // In a cluster what was applied just before may come as well.
+    const since = events.filter(({ seq }) => seq > 3)
+    t.strictSame(since, (await all(here, job)).slice(3))
   })
 
   t.test('several may follow one job, and each may leave', async (t) => {

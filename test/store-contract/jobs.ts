@@ -4,10 +4,19 @@ import { v7 as uuidv7 } from 'uuid'
 import { advance, changeOf, draftOf, type Outcome } from '../../src/advance.ts'
 import { eventText, jobText } from '../../src/job.ts'
 import type { JobEvent, JobRecord } from '../../src/messages.ts'
-import type { Change, Delivery, Listener, NewJob, Store } from '../../src/store/store.ts'
+import type { Change, Listener, NewJob, Store } from '../../src/store/store.ts'
 
 /** Opens the store, closed when the test ends. Whatever is opened has the same data, as two nodes of a gateway have. */
-export type OpenStore = (t: Test) => Promise<Store>
+export type OpenStore = (t: Test, options?: StoreOptions) => Promise<Store>
+
+export interface StoreOptions {
+  /** Tries of one origin that may be under way. */
+  readonly perOrigin?: number
+  /** How long a delivery waits for an origin whose circuit is open. */
+  readonly patienceMs?: number
+  /** How long a circuit that opens stays open, the first time and each further time in a row. */
+  readonly circuitWaitsMs?: readonly number[]
+}
 
 /** A job of one step, the queue `a`, as it comes from the client. */
 export function newJob(fields: Partial<JobRecord> = {}, more: Partial<NewJob> = {}): NewJob {
@@ -163,12 +172,6 @@ export async function listed(
     after = page.next
     if (after === null) return ids
   }
-}
-
-export async function due(store: Store, id: string, settled: Delivery | null = null): Promise<Delivery> {
-  const delivery = await store.nextDelivery(id, settled)
-  if (!delivery) throw new Error('Expected a delivery to be due, got none')
-  return delivery
 }
 
 export function idsOf(jobs: readonly NewJob[]): string[] {

@@ -67,7 +67,7 @@ export function watching(t: Test, openStore: OpenStore): void {
       await store.accept(each)
       await move(store, each, ...toTheEnd)
     }
-    await store.setCallback(late.record.id, { url: 'http://a', events: null }, 0)
+    await store.deliveries.setCallback(late.record.id, { url: 'http://a', events: null }, 0)
     t.strictSame(own(await store.overdue(Date.now() + 60_000, 10_000, 1), ids).toSorted(), ids)
   })
 
@@ -89,16 +89,14 @@ export function watching(t: Test, openStore: OpenStore): void {
     const tenant = uuidv7()
     const [job, other] = (await acceptMany(store, 2, { tenant })) as [NewJob, NewJob]
     const { id } = job.record
-    await store.setCallback(id, { url: 'http://a', events: ['*'] }, 0)
-    await store.nextDelivery(id, null)
+    await store.deliveries.setCallback(id, { url: 'http://a', events: ['*'] }, 0)
     await move(store, job, ...toTheEnd)
     await store.forget(tenant, id)
     t.strictSame(await store.load([id]), [null])
     t.equal(await store.get(tenant, id), null)
     t.equal(await store.read(id, 0, 10), null)
-    t.equal(await store.callback(id), null)
-    t.equal(await store.nextDelivery(id, null), null)
-    t.equal(await store.setCallback(id, { url: 'http://a', events: null }, 0), false)
+    t.equal(await store.deliveries.callback(id), null)
+    t.equal(await store.deliveries.setCallback(id, { url: 'http://a', events: null }, 0), false)
     t.strictSame(await listed(store, tenant, {}, 10), [other.record.id])
     t.strictSame(own(await store.overdue(Date.now() + 1e9, 10_000, 1), [id]), [])
     await store.forget(tenant, id)

@@ -6,7 +6,7 @@
 --       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
 --       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events
 --       for each event: text  what is kept of it: prefix, then the text's bytes from, to
--- Returns {'applied', id…} naming jobs with an event for their return address
+-- Returns {'applied', id…} naming jobs whose return address is to be handed something
 --       | {'fenced', cursor} | {'conflict', id…}
 
 local HEAD = 5
@@ -33,13 +33,12 @@ if #conflicts > 1 then
   return conflicts
 end
 
--- Whether one of the events is for the return address.
-local function wanted(filter, events)
-  if not filter or filter == '*' then
-    return filter and #events > 0
-  end
-  for _, event in ipairs(events) do
-    if filter:find(',' .. event:match('^{"seq":%d+,"type":"([%w.]+)"') .. ',', 1, true) then
+-- Whether one of the events is for the return address and has to be handed over: progress joins what waits already.
+local function wanted(filter, isBusy, events)
+  for _, event in ipairs(filter and events or {}) do
+    local type = event:match('^{"seq":%d+,"type":"([%w.]+)"')
+    local isFor = filter == '*' or filter:find(',' .. type .. ',', 1, true)
+    if isFor and not (isBusy and type == 'job.progress') then
       return true
     end
   end
@@ -78,13 +77,15 @@ for key = 4, #KEYS, 3 do
     redis.call('HINCRBY', job, 'trimmed', excess)
   end
 
-  local filter = redis.call('HGET', job, 'filter')
-  if wanted(filter, events) then
+  local state = redis.call('HMGET', job, 'filter', 'delivering')
+  local filter = state[1]
+  if wanted(filter, state[2], events) then
     reply[#reply + 1] = id
   end
   -- A return address keeps an ended job due: the watchdog sees to it that the last event is handed over.
   redis.call('ZADD', KEYS[2], ended and filter and ARGV[5] or due, id)
-  if ended then
+  -- With one, how long it stays depends on its deliveries.
+  if ended and not filter then
     redis.call('PEXPIREAT', job, expireAt)
     redis.call('PEXPIREAT', journal, expireAt)
   end

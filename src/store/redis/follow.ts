@@ -15,7 +15,21 @@ export function createFollow(connect: Connect, keys: Keys) {
   let subscriber: Redis | null = null
   let pulse: NodeJS.Timeout | undefined
 
-  return { follow, close }
+  const wakers = new Set<(at: number) => void>()
+
+  return { follow, onDue, close }
+
+  /** Also resubscribed to by itself; until it is for the first time, the listener has to look on its own. */
+  function onDue(listener: (at: number) => void): Unfollow {
+    wakers.add(listener)
+    connection()
+      .subscribe(keys.callbacks)
+      .then(
+        () => listener(0),
+        () => undefined,
+      )
+    return () => void wakers.delete(listener)
+  }
 
   async function follow(id: string, listener: Listener): Promise<Unfollow> {
     const channel = keys.channel(id)
@@ -48,6 +62,7 @@ export function createFollow(connect: Connect, keys: Keys) {
     const redis = connect('subscriber')
     let wasReady = false
     redis.on('message', (channel: string, message: string) => {
+      if (channel === keys.callbacks) return wake(Number(message))
       const events = message.split('\n').map(toEvent)
       for (const listener of listeners.get(channel) ?? []) listener.events(events)
     })
@@ -64,14 +79,19 @@ export function createFollow(connect: Connect, keys: Keys) {
   }
 
   function resubscribe(redis: Redis): void {
-    const channels = [...listeners.keys()]
+    const channels = [...listeners.keys(), ...(wakers.size > 0 ? [keys.callbacks] : [])]
     if (channels.length === 0) return
     const interrupt = () => {
       for (const channel of channels)
         for (const listener of listeners.get(channel) ?? []) listener.interrupted()
+      wake(0)
     }
     // When the connection breaks again, its next 'ready' comes here again.
     redis.subscribe(...channels).then(interrupt, () => undefined)
+  }
+
+  function wake(at: number): void {
+    for (const waker of wakers) waker(at)
   }
 
   async function close(): Promise<void> {

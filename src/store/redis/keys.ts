@@ -1,15 +1,21 @@
 import { createHash } from 'node:crypto'
-import type { Callback } from '../store.ts'
+import type { Callback } from '../deliveries.ts'
 
 /** The names of everything that Quartet keeps in Redis. The braces put it all in one slot of a cluster. */
 export function createKeys(prefix = '{quartet}:') {
   return {
-    /** hash: record (compact.ts), version, input, trimmed; with a return address callback, filter, delivered, delivering, generation */
+    /** hash: record (compact.ts), version, input, trimmed; with a return address the state of its deliveries */
     job: (id: string) => `${prefix}job:${id}`,
     /** list: the events (compact.ts); the first one's seq is `trimmed` + 1 */
     journal: (id: string) => `${prefix}journal:${id}`,
     /** pub/sub channel: envelopes, one a line */
     channel: (id: string) => `${prefix}live:${id}`,
+    /** list: what became of each try of a webhook (delivery-records.ts) */
+    tries: (id: string) => `${prefix}tries:${id}`,
+    /** sorted set: `<job id>.<seq>` of events that were given up, by when; the job has `dead:<seq>`, their origin */
+    dead: (tenant: string) => `${prefix}dead:${tenant}`,
+    /** the callback queue, callbacks.lua: sorted set of origins; behind a colon more of each; a channel that wakes */
+    callbacks: `${prefix}callbacks`,
     /** sorted set: job ids by when they are to be looked at */
     due: `${prefix}due`,
     /** hash: source → how far it has been applied */
@@ -39,4 +45,9 @@ export function filterOf(callback: Callback | null): string {
   if (!callback) return ''
   if (!callback.events) return terminal
   return callback.events.includes('*') ? '*' : `,${callback.events.join(',')},`
+}
+
+/** Scheme, host and port: what a circuit is for. An address that is no URL was refused, or fails by itself. */
+export function originOf(url: string): string {
+  return URL.canParse(url) ? new URL(url).origin : url
 }

@@ -1,22 +1,12 @@
 import { toEvent, isTerminal, type JobRecord } from '../../messages.ts'
-import type {
-  Accepted,
-  Applied,
-  Backlog,
-  Callback,
-  Change,
-  Delivery,
-  Nodes,
-  Store,
-  Stored,
-} from '../store.ts'
+import type { Accepted, Applied, Backlog, Change, Nodes, Store, Stored } from '../store.ts'
 import type { Client, Connect } from './connect.ts'
 import { checkRedis } from './check.ts'
 import { createClock } from './clock.ts'
 import { packEvent, packRecord, unpackEvent, unpackRecord } from './compact.ts'
+import { createDeliveries, type DeliveriesParts } from './deliveries.ts'
 import { createFollow } from './follow.ts'
-import { createKeys, filterOf } from './keys.ts'
-import type { Replicate } from './replicate.ts'
+import { createKeys, filterOf, originOf } from './keys.ts'
 import { createViews } from './views.ts'
 import { defineScript } from './scripts.ts'
 
@@ -28,18 +18,28 @@ const WATCH_MS = 30_000
 const CALLBACK_CHECK_MS = 10_000
 /** Keys of a finished job go by the watchdog; this is how much later Redis drops them if there is no watchdog. */
 const EXPIRY_SLACK_MS = 3 * 86_400_000
+const CIRCUIT_WAITS_MS = [30_000, 60_000, 120_000, 300_000, 600_000]
+
+export type RedisStoreOptions = Partial<
+  Pick<DeliveriesParts, 'replicate' | 'perOrigin' | 'patienceMs' | 'circuitWaitsMs'>
+>
 
 /**
  * The store in Redis: a hash and a list per job, a sorted set of due times, one per tenant for listing, a hash of
  * cursors, a string per idempotency key, a channel per job. All in the hash slot `{quartet}`.
  *
  * @param redis the connection for commands; BullMQ's producers share it, which keeps their order
- * @param replicate waited for before a client is told that something is stored
+ * @param options.replicate waited for before a client is told that something is stored
  */
 export function createRedisStore(
   redis: Client,
   connect: Connect,
-  replicate: Replicate = async () => undefined,
+  {
+    replicate = async () => undefined,
+    perOrigin = 50,
+    patienceMs = 3 * 86_400_000,
+    circuitWaitsMs = CIRCUIT_WAITS_MS,
+  }: RedisStoreOptions = {},
 ): Store {
   const keys = createKeys()
   const follow = createFollow(connect, keys)
@@ -51,10 +51,18 @@ export function createRedisStore(
   const overdue = defineScript<string[]>(redis, 'overdue')
   const lease = defineScript<number>(redis, 'lease')
   const release = defineScript<number>(redis, 'release')
-  const setCallback = defineScript<number>(redis, 'set-callback')
   const announce = defineScript<[number, ...string[]]>(redis, 'announce')
   const clock = createClock()
-  const nextDelivery = defineScript<[number, number]>(redis, 'next-delivery')
+  const deliveries = createDeliveries({
+    redis,
+    keys,
+    follow,
+    replicate,
+    perOrigin,
+    patienceMs,
+    circuitWaitsMs,
+    now: clock.now,
+  })
 
   return {
     async accept({ record, event, input, callback, idempotency, maxWaiting }): Promise<Accepted> {
@@ -70,6 +78,7 @@ export function createRedisStore(
         JSON.stringify(callback),
         keys.job(''),
         maxWaiting,
+        callback ? originOf(callback.url) : '',
       ]
       const [status, owner] = await (idempotency
         ? accept(
@@ -160,7 +169,7 @@ export function createRedisStore(
     async forget(tenant, id) {
       await redis
         .multi()
-        .del(keys.job(id), keys.journal(id))
+        .del(keys.job(id), keys.journal(id), keys.tries(id))
         .zrem(keys.due, id)
         .zrem(keys.list(tenant), id)
         .exec()
@@ -174,26 +183,7 @@ export function createRedisStore(
       await release([keys.lease(source)], [owner])
     },
 
-    async setCallback(id, callback, after) {
-      const args = [JSON.stringify(callback), filterOf(callback), after, id, clock.now() + CALLBACK_CHECK_MS]
-      const isSet = (await setCallback([keys.job(id), keys.due], args)) === 1
-      await replicate(keys.due)
-      return isSet
-    },
-
-    async callback(id) {
-      const fields = await redis.hmget(keys.job(id), 'callback', 'delivering', 'generation')
-      const [callback, delivering, generation] = fields
-      if (!callback) return null
-      const pending = delivering ? { seq: Number(delivering), generation: Number(generation) } : null
-      return { callback: JSON.parse(callback) as Callback, pending }
-    },
-
-    async nextDelivery(id, settled): Promise<Delivery | null> {
-      const args = [settled?.seq ?? 0, settled?.generation ?? 0]
-      const [seq, generation] = await nextDelivery([keys.job(id), keys.journal(id)], args)
-      return seq === 0 ? null : { seq, generation }
-    },
+    deliveries,
 
     async announce(node, sources, ttlMs): Promise<Nodes> {
       const sentAt = Date.now()

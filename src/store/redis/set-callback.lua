@@ -1,15 +1,27 @@
 -- Sets a return address, or changes it: deliveries to an older one become void. The job becomes due, however late it
--- would be: the watchdog sees to it that what is to be delivered is handed over.
+-- would be: the watchdog sees to it that it stays until everything is delivered.
 --
--- KEYS  job  due
--- ARGV  callback  filter  after  id  due
+-- KEYS  queue  due
+-- ARGV  as in callbacks.lua  then id  callback  filter  origin  after  due
 -- Returns 0 if there is no such job
 
-if redis.call('EXISTS', KEYS[1]) == 0 then
+local id = ARGV[6]
+local job = jobOf(id)
+if redis.call('EXISTS', job) == 0 then
   return 0
 end
-redis.call('HSET', KEYS[1], 'callback', ARGV[1], 'filter', ARGV[2], 'delivered', ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'generation', 1)
-redis.call('HDEL', KEYS[1], 'delivering')
-redis.call('ZADD', KEYS[2], 'XX', 'LT', ARGV[5], ARGV[4])
+local before = redis.call('HGET', job, 'origin')
+redis.call('HSET', job, 'callback', ARGV[7], 'filter', ARGV[8], 'origin', ARGV[9], 'delivered', ARGV[10])
+redis.call('HINCRBY', job, 'generation', 1)
+redis.call('HDEL', job, 'delivering', 'attempts', 'since', 'at', 'coalescing', 'gone', 'claim',
+  'redeliver', 'redeliver_at')
+redis.call('PERSIST', job)
+redis.call('PERSIST', ARGV[4] .. id)
+if before then
+  redis.call('ZREM', dueOf(before), id)
+  plan(before)
+end
+pick(id)
+place(id)
+redis.call('ZADD', KEYS[2], 'XX', 'LT', ARGV[11], id)
 return 1

@@ -1,0 +1,5 @@
+export interface PageRequest {
+  readonly limit: number
+  /** From a previous page's `next`; opaque. */
+  readonly after: string | null
+}
