@@ -4,22 +4,23 @@ import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { createBacklogs } from './backlog.ts'
-import { createCallbackQueue } from './callback-queue.ts'
 import type { Catalog } from './catalog.ts'
 import { registerChangeJob } from './change-job.ts'
 import { collect } from './collect.ts'
 import type { Config } from './config.ts'
+import { registerDeliveries } from './deliver/deliveries.ts'
 import { registerEvents } from './deliver/events.ts'
 import { registerPoll } from './deliver/poll.ts'
 import { createReturnAddressGuard, type ReturnAddressGuard } from './deliver/return-address.ts'
 import { createWebhookSender } from './deliver/send-webhook.ts'
-import { parseSecrets } from './deliver/signature.ts'
+import { patienceOf } from './deliver/schedule.ts'
+import { parseSigningKeys, type SigningKeys } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
 import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 import { createFollow } from './follow.ts'
-import { createFollowUps } from './follow-up.ts'
+import { createFollowUps, type HandOver } from './follow-up.ts'
 import { registerHealth } from './health.ts'
 import { createMembership } from './membership.ts'
 import { createMetrics, registerMetrics } from './metrics.ts'
@@ -44,7 +45,14 @@ const CLOSE_MS = 5_000
 export interface AppParts {
   readonly config: Pick<
     Config,
-    'bullmqPrefix' | 'callbackAllow' | 'roles' | 'waitReplicas' | 'webhookSecrets'
+    | 'bullmqPrefix'
+    | 'callbackAllow'
+    | 'callbackConcurrency'
+    | 'callbackProxy'
+    | 'callbackSchedule'
+    | 'roles'
+    | 'waitReplicas'
+    | 'webhookSecrets'
   >
   readonly catalog: Catalog
   /** Makes connections to Redis; the first one must be able to become ready. */
@@ -69,10 +77,14 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const redis = connect('command')
   await whenReady(redis, CONNECT_MS)
   const replicate = createReplicate(redis, config.waitReplicas)
-  const store = createRedisStore(redis, connect, replicate)
+  const schedule = config.callbackSchedule
+  const store = createRedisStore(redis, connect, {
+    replicate,
+    perOrigin: config.callbackConcurrency,
+    patienceMs: patienceOf(schedule),
+  })
   const queues = createQueues(redis, prefix, catalog, store.now, replicate)
-  const callbacks = createCallbackQueue(redis, prefix, store)
-  const { handOver } = callbacks
+  const handOver: HandOver = (id) => store.deliveries.handOver(id)
   const followUps = createFollowUps({ queues, handOver, log })
 
   // The nodes share out whose results each collects.
@@ -82,8 +94,9 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const metrics = createMetrics()
 
   // Accept.
-  const guard = createReturnAddressGuard({ allow: config.callbackAllow })
-  const judgeCallback = createJudgeCallback(config, guard)
+  const guard = createReturnAddressGuard({ allow: config.callbackAllow, proxy: config.callbackProxy })
+  const signingKeys = config.webhookSecrets === null ? null : parseSigningKeys(config.webhookSecrets)
+  const judgeCallback = createJudgeCallback(signingKeys, guard)
   const types = roles.has('http') ? [...catalog.types.keys()] : []
   const backlogs = createBacklogs({ store, types, log }, () => membership.size)
   const submit = createSubmit({
@@ -135,21 +148,28 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     await app.register(accepts.default)
     registerProblemHandler(app)
     registerHealth(app, parts)
-    registerMetrics(app, { metrics, backlogs, membership })
+    registerMetrics(app, {
+      metrics,
+      backlogs,
+      membership,
+      openCircuits: (limit) => store.deliveries.openCircuits(limit),
+    })
     registerPostJob(app, parts)
     registerPoll(app, parts)
     registerEvents(app, parts)
     registerChangeJob(app, parts)
+    registerDeliveries(app, parts)
     await registerWebSocket(app, parts)
   }
 
   // Journal → return addresses.
   let webhooks: ReturnType<typeof startWebhooks> | null = null
   app.addHook('onReady', async () => {
-    if (!roles.has('callbacks') || config.webhookSecrets === null) return
-    const secrets = parseSecrets(config.webhookSecrets)
-    const sender = createWebhookSender({ dispatcher: guard.dispatcher, secrets, userAgent: 'Quartet' })
-    webhooks = startWebhooks({ store, callbacks, sender, connection: connect('blocking'), prefix, log })
+    if (!roles.has('callbacks') || signingKeys === null) return
+    const { dispatcher } = guard
+    const sender = createWebhookSender({ dispatcher, keys: signingKeys, userAgent: 'Quartet' })
+    const disconnect = () => guard.close()
+    webhooks = startWebhooks({ store, sender, disconnect, schedule, metrics, log })
   })
 
   app.addHook('preClose', async () => {
@@ -161,19 +181,17 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   app.addHook('onClose', async () => {
     results.close()
     await Promise.all([...consumers, webhooks?.close(CLOSE_MS)])
-    await Promise.all([queues.close(), callbacks.close(), guard.close(), store.close()])
+    await Promise.all([queues.close(), guard.close(), store.close()])
     redis.disconnect()
   })
   return app
 }
 
-function createJudgeCallback(
-  { webhookSecrets }: AppParts['config'],
-  guard: ReturnAddressGuard,
-): JudgeCallback {
-  return async (url) => {
-    if (webhookSecrets === null)
-      return 'cannot be used: this gateway has no QUARTET_WEBHOOK_SECRET to sign with'
+function createJudgeCallback(keys: SigningKeys | null, guard: ReturnAddressGuard): JudgeCallback {
+  return async (tenant, url) => {
+    if (keys === null) return 'cannot be used: this gateway has no QUARTET_WEBHOOK_SECRET to sign with'
+    if (keys.of(tenant).length === 0)
+      return 'cannot be used: this gateway has no key in QUARTET_WEBHOOK_SECRET to sign with for this tenant'
     const verdict = await guard.check(url)
     return verdict.status === 'refused' ? verdict.reason : null
   }

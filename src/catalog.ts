@@ -50,9 +50,6 @@ interface TypeSource {
   readonly max_waiting: number
 }
 
-/** The queue of the webhook deliveries: no step may use it. */
-export const callbackQueue = 'quartet-callbacks'
-
 const attempts = { type: 'integer', minimum: 1, maximum: 1_000 }
 const backoff = { type: 'integer', minimum: 0, maximum: 86_400_000 }
 /** BullMQ puts queue names between colons. */
@@ -154,12 +151,11 @@ function toJobType(name: string, source: TypeSource): JobType {
     }
   })
   for (const [index, { queue }] of steps.entries()) {
-    const place = `types.${name}.steps[${index}]`
-    if (queue === callbackQueue)
-      throw new CatalogError(`${place}: Expected another queue, ${queue} is Quartet's own`)
     if (steps.findIndex((other) => other.queue === queue) < index) {
       // The correlation identifier is the job's id in each queue, so each can hold the job only once.
-      throw new CatalogError(`${place}: Expected each queue once in a route, got ${queue} again`)
+      throw new CatalogError(
+        `types.${name}.steps[${index}]: Expected each queue once in a route, got ${queue} again`,
+      )
     }
   }
   return {

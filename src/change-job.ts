@@ -3,30 +3,23 @@ import { endEarly, type CancelParts } from './cancel.ts'
 import { createAjv, toViolations } from './catalog.ts'
 import { invalid, Problem } from './errors.ts'
 import { findJob } from './find-job.ts'
-import type { HandOver } from './follow-up.ts'
+import { ignoreBody } from './ignore-body.ts'
 import { callbackRequestSchema, isTerminal, type CallbackRequest } from './messages.ts'
 import type { JudgeCallback } from './submit.ts'
 
 export interface ChangeJobParts extends CancelParts {
   readonly judgeCallback: JudgeCallback
-  readonly handOver: HandOver
 }
 
 type JobParams = { Params: { id: string } }
 
 /** What a client may change of a job under way: end it, or say where its events are to go. */
 export function registerChangeJob(app: FastifyInstance, parts: ChangeJobParts): void {
-  const { store, judgeCallback, handOver } = parts
+  const { store, judgeCallback } = parts
   const validate = createAjv().compile<CallbackRequest>(callbackRequestSchema)
 
   void app.register(async (scope) => {
-    // It needs no body, so one that comes along, of whatever kind, is none of its business.
-    scope.removeAllContentTypeParsers()
-    scope.addContentTypeParser('*', (_request, payload, done) => {
-      payload.resume()
-      done(null)
-    })
-
+    ignoreBody(scope)
     scope.post<JobParams>('/jobs/:id/cancel', async (request, reply) => {
       const { record } = await findJob(store, request)
       if (isTerminal(record.status) && record.status !== 'canceled') {
@@ -46,21 +39,25 @@ export function registerChangeJob(app: FastifyInstance, parts: ChangeJobParts): 
 
   app.put<JobParams>('/jobs/:id/callback', async (request, reply) => {
     const { record } = await findJob(store, request)
-    const { callback_url: url, callback_events: events = null, after = 0 } = await check(request.body)
+    const {
+      callback_url: url,
+      callback_events: events = null,
+      after = 0,
+    } = await check(record.tenant, request.body)
     if (after > record.seq) {
       throw new Problem('bad_cursor', `Expected at most ${record.seq}, the job's last seq, got ${after}`)
     }
-    if (!(await store.setCallback(record.id, { url, events }, after))) throw new Problem('not_found')
-    await handOver(record.id)
+    if (!(await store.deliveries.setCallback(record.id, { url, events }, after)))
+      throw new Problem('not_found')
     const { text } = await findJob(store, request)
     return reply.type('application/json; charset=utf-8').send(text)
   })
 
   /** Every violation is reported, those of the body and of the return address together. */
-  async function check(body: unknown): Promise<CallbackRequest> {
+  async function check(tenant: string, body: unknown): Promise<CallbackRequest> {
     const violations = validate(body) ? [] : toViolations(validate.errors ?? [])
     const { callback_url: url } = (body ?? {}) as Partial<CallbackRequest>
-    const reason = typeof url === 'string' ? await judgeCallback(url) : null
+    const reason = typeof url === 'string' ? await judgeCallback(tenant, url) : null
     if (reason !== null) violations.push({ path: '/callback_url', message: reason })
     if (violations.length > 0) throw invalid(violations)
     return body as CallbackRequest

@@ -1,6 +1,8 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { parseSecrets } from './deliver/signature.ts'
+import { parseCallbackProxy } from './deliver/callback-proxy.ts'
+import { parseSchedule } from './deliver/schedule.ts'
+import { parseSigningKeys } from './deliver/signature.ts'
 import { parseAddress } from './store/redis/address.ts'
 
 /** The parts of the gateway that one process may run, each on its own or all together. */
@@ -61,14 +63,37 @@ const settings = {
   webhookSecrets: {
     name: 'QUARTET_WEBHOOK_SECRET',
     default: '',
-    meaning: 'Keys that webhooks are signed with, `whsec_<base64>`, comma-separated while one is rotated',
+    meaning:
+      'Keys that webhooks are signed with, `whsec_<base64>` or (Ed25519) `whsk_<base64>`, comma-separated while one is ' +
+      'rotated; `<tenant>:` before one makes it that tenant’s own',
     read: readSecrets,
+  },
+  callbackSchedule: {
+    name: 'QUARTET_CALLBACK_SCHEDULE',
+    default: '5s,30s,2m,10m,1h,3h,8h,24h',
+    meaning:
+      'Waits between the tries of a webhook, each ± 20 %; after the last try the event is a dead letter',
+    read: parseSchedule,
+  },
+  callbackConcurrency: {
+    name: 'QUARTET_CALLBACK_CONCURRENCY',
+    default: '50',
+    meaning: 'Tries of webhooks at a time to one origin, over all nodes',
+    read: readConcurrency,
   },
   callbackAllow: {
     name: 'QUARTET_CALLBACK_ALLOW',
     default: '',
     meaning: 'Addresses that webhooks may reach although they are not public: IPs and CIDRs, comma-separated',
     read: readCidrs,
+  },
+  callbackProxy: {
+    name: 'QUARTET_CALLBACK_PROXY',
+    default: '',
+    meaning:
+      'Forward proxy that webhooks go through, `http://user:password@host:port` or `https://…`. It must refuse ' +
+      'private addresses itself: it resolves the names, also those that do not resolve here',
+    read: readProxy,
   },
   allowAnonymous: {
     name: 'QUARTET_ALLOW_ANONYMOUS',
@@ -173,6 +198,11 @@ function readCount(text: string): number {
   throw new Error(`Expected an integer from 0 to 99, got "${text}"`)
 }
 
+function readConcurrency(text: string): number {
+  if (/^[1-9]\d{0,3}$/.test(text)) return Number(text)
+  throw new Error(`Expected an integer from 1 to 9999, got "${text}"`)
+}
+
 function readPrefix(text: string): string {
   if (/^\S+$/.test(text)) return text
   throw new Error(`Expected a prefix without spaces, got "${text}"`)
@@ -180,7 +210,7 @@ function readPrefix(text: string): string {
 
 function readSecrets(text: string): string | null {
   if (text === '') return null
-  parseSecrets(text)
+  parseSigningKeys(text)
   return text
 }
 
@@ -192,6 +222,12 @@ function readCidrs(text: string): readonly string[] {
     throw new Error(`Expected IP addresses and CIDRs, e.g. 10.0.0.0/8, got "${cidr}"`)
   }
   return Object.freeze(cidrs)
+}
+
+function readProxy(text: string): string | null {
+  if (text === '') return null
+  parseCallbackProxy(text)
+  return text
 }
 
 function readBoolean(text: string): boolean {

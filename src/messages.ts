@@ -109,6 +109,24 @@ export const callbackRequestSchema = {
   },
 } as const
 
+/** The body of POST /deliveries/redeliver. */
+export interface RedeliverRequest {
+  readonly origin: string
+  /** RFC 3339. */
+  readonly since?: string
+}
+
+/** JSON Schema 2020-12 of {@link RedeliverRequest}. */
+export const redeliverRequestSchema = {
+  type: 'object',
+  required: ['origin'],
+  additionalProperties: false,
+  properties: {
+    origin: { type: 'string', minLength: 1, maxLength: 2048 },
+    since: { type: 'string', format: 'date-time' },
+  },
+} as const
+
 /**
  * A job as the gateway keeps it. Times are milliseconds since the epoch.
  * The result is not in it: it lives once, in the journal's terminal event.

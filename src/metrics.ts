@@ -2,6 +2,10 @@ import type { FastifyInstance } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import type { Backlogs } from './backlog.ts'
 import type { Membership } from './membership.ts'
+import type { Deliveries } from './store/deliveries.ts'
+
+/** Labels are kept for good by who reads them. */
+const SHOWN_CIRCUITS = 100
 
 /** What this process counts, for GET /metrics. Names and labels: docs/RELIABILITY.md "Metrics". */
 export type Metrics = ReturnType<typeof createMetrics>
@@ -21,6 +25,8 @@ export function createMetrics() {
       'Times that the result queue was found cut past the cursor, and every unfinished job checked.',
       'queue',
     ),
+    tries: counter('callback_tries_total', 'Tries of webhooks that this node made.', 'outcome'),
+    deadLetters: counter('callback_dead_letters_total', 'Deliveries that this node gave up.'),
     repairs: counter('repairs_total', 'What the watchdog of this node put right.', 'verdict'),
     collecting: new Gauge({
       name: 'quartet_collecting',
@@ -36,12 +42,13 @@ export interface MetricsSources {
   readonly metrics: Metrics
   readonly backlogs: Pick<Backlogs, 'waiting'>
   readonly membership: Pick<Membership, 'size'>
+  readonly openCircuits: Deliveries['openCircuits']
 }
 
 /** GET /metrics, in Prometheus's text format, with those of the process and of Node.js. */
 export function registerMetrics(
   app: FastifyInstance,
-  { metrics, backlogs, membership }: MetricsSources,
+  { metrics, backlogs, membership, openCircuits }: MetricsSources,
 ): void {
   const { registry } = metrics
   collectDefaultMetrics({ register: registry })
@@ -60,6 +67,18 @@ export function registerMetrics(
     registers: [registry],
     collect() {
       for (const [type, count] of backlogs.waiting()) this.set({ type }, count)
+    },
+  })
+  new Gauge({
+    name: 'quartet_callback_circuit_open',
+    help: 'Origins that no webhook is sent to, as they keep failing: 1 each, a hundred at most.',
+    labelNames: ['origin'],
+    registers: [registry],
+    async collect() {
+      this.reset()
+      // A store that is away has its own metrics.
+      const circuits = await openCircuits(SHOWN_CIRCUITS).catch(() => [])
+      for (const { origin } of circuits) this.set({ origin }, 1)
     },
   })
   app.get('/metrics', { logLevel: 'silent' }, async (_request, reply) =>

@@ -26,8 +26,8 @@ export interface SubmitParts {
   readonly isOneConnection: boolean
 }
 
-/** Why a `callback_url` cannot be used, null if it can. */
-export type JudgeCallback = (url: string) => Promise<string | null>
+/** Why a tenant cannot use a `callback_url`, null if it can. */
+export type JudgeCallback = (tenant: string, url: string) => Promise<string | null>
 
 export interface Submitted {
   readonly job: JobView
@@ -58,7 +58,7 @@ export function createSubmit(parts: SubmitParts): Submit {
         'Expected an Idempotency-Key of 1 to 255 printable ASCII characters',
       )
     }
-    const { request, type } = await check(body)
+    const { request, type } = await check(tenant, body)
     const now = store.now()
     const job = toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now })
     const isFree = idempotencyKey === null && mayAcceptAtOnce(type)
@@ -68,7 +68,7 @@ export function createSubmit(parts: SubmitParts): Submit {
   }
 
   /** Every violation is reported, those of the envelope, of the input and of the return address together. */
-  async function check(body: unknown): Promise<{ request: JobRequest; type: JobType }> {
+  async function check(tenant: string, body: unknown): Promise<{ request: JobRequest; type: JobType }> {
     const violations: Violation[] = validate(body) ? [] : toViolations(validate.errors ?? [])
     const {
       type: name,
@@ -90,7 +90,7 @@ export function createSubmit(parts: SubmitParts): Submit {
       violations.push({ path: '/deadline_ms', message: 'must be longer than delay_ms' })
     }
     if (typeof url === 'string') {
-      const reason = await judgeCallback(url)
+      const reason = await judgeCallback(tenant, url)
       if (reason !== null) violations.push({ path: '/callback_url', message: reason })
     }
     if (violations.length > 0 || !type) throw invalid(violations)

@@ -13,7 +13,9 @@ import type { ResultQueue } from './result-queue.ts'
 import type { Stored } from './store/store.ts'
 
 const TICK_MS = 1_000
-const BATCH = 100
+const BATCH = 50
+/** Between full batches, so that thousands that come due at once hold up nothing else of this process. */
+const BREATH_MS = 20
 /** How long one look at a job may take before another node may look too. */
 const CLAIM_MS = 15_000
 const CATCH_UP_MS = 3_000
@@ -45,7 +47,8 @@ export async function watch(parts: WatchdogParts, signal: AbortSignal): Promise<
     } catch (err) {
       if (!signal.aborted) log.warn({ err }, 'the watchdog cannot see')
     }
-    if (found < BATCH) await delay(TICK_MS, undefined, { signal }).catch(() => undefined)
+    const pauseMs = found < BATCH ? TICK_MS : BREATH_MS
+    await delay(pauseMs, undefined, { signal }).catch(() => undefined)
   }
 }
 
@@ -62,11 +65,17 @@ async function look(parts: WatchdogParts, id: string, job: Stored | null): Promi
 
 /** An ended job: its return address has heard of it, or will; then its time comes to be forgotten. */
 async function settle({ store, handOver }: WatchdogParts, record: JobRecord): Promise<void> {
-  await handOver(record.id)
-  const expiresAt = record.expiresAt ?? record.updatedAt
-  const isDelivering = (await store.callback(record.id))?.pending
+  let callback = await store.deliveries.callback(record.id)
+  if (callback && !callback.pending) {
+    await handOver(record.id)
+    callback = await store.deliveries.callback(record.id)
+  }
   const now = store.now()
-  if (isDelivering) return store.postpone(record.id, now + patience(record, now))
+  // What is in the callback queue stays there until it is settled; this job has to stay as long.
+  if (callback?.pending || callback?.isRedelivering)
+    return store.postpone(record.id, Math.round(now + patience(record, now) * (1 + Math.random())))
+  // With a dead letter it stays for as long as that can be delivered after all.
+  const expiresAt = Math.max(record.expiresAt ?? record.updatedAt, callback?.keptUntil ?? 0)
   if (now >= expiresAt) return store.forget(record.tenant, record.id)
   return store.postpone(record.id, expiresAt)
 }

@@ -12,7 +12,10 @@ t.test('an empty environment gives the defaults', async (t) => {
     bullmqPrefix: 'bull',
     waitReplicas: 0,
     webhookSecrets: null,
+    callbackSchedule: [5_000, 30_000, 120_000, 600_000, 3_600_000, 10_800_000, 28_800_000, 86_400_000],
+    callbackConcurrency: 50,
     callbackAllow: [],
+    callbackProxy: null,
     allowAnonymous: false,
     logLevel: 'info',
   })
@@ -29,7 +32,10 @@ t.test('every variable is read', async (t) => {
     QUARTET_BULLMQ_PREFIX: '{jobs}',
     QUARTET_WAIT_REPLICAS: '2',
     QUARTET_WEBHOOK_SECRET: secrets,
+    QUARTET_CALLBACK_SCHEDULE: '100ms, 2s,3m,4h,1d',
+    QUARTET_CALLBACK_CONCURRENCY: '7',
     QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
+    QUARTET_CALLBACK_PROXY: 'http://user:secret@proxy.internal:3128',
     QUARTET_ALLOW_ANONYMOUS: 'true',
     LOG_LEVEL: 'silent',
   })
@@ -42,7 +48,10 @@ t.test('every variable is read', async (t) => {
     bullmqPrefix: '{jobs}',
     waitReplicas: 2,
     webhookSecrets: secrets,
+    callbackSchedule: [100, 2_000, 180_000, 14_400_000, 86_400_000],
+    callbackConcurrency: 7,
     callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
+    callbackProxy: 'http://user:secret@proxy.internal:3128',
     allowAnonymous: true,
     logLevel: 'silent',
   })
@@ -158,7 +167,22 @@ t.test('a wrong Redis URL is refused without showing its password', async (t) =>
 
 t.test('a bad webhook secret stops the start and is not shown', async (t) => {
   const error = failure({ QUARTET_WEBHOOK_SECRET: `${generateSecret()},hunter2` })
-  t.match(error.message, /^QUARTET_WEBHOOK_SECRET: Expected .* as secret 2, got another prefix$/)
+  t.match(error.message, /^QUARTET_WEBHOOK_SECRET: Expected .* as key 2, got another prefix$/)
+})
+
+t.test('a callback proxy is an http or https URL, and its password is not shown', async (t) => {
+  const QUARTET_CALLBACK_PROXY = 'https://:hunter2@[::1]'
+  t.equal(readConfig({ QUARTET_CALLBACK_PROXY }).callbackProxy, QUARTET_CALLBACK_PROXY)
+  for (const text of [
+    'hunter2',
+    'user:hunter2@proxy',
+    'socks5://:hunter2@proxy',
+    'http://:hunter2@proxy/hunter2',
+  ]) {
+    const { message } = failure({ QUARTET_CALLBACK_PROXY: text })
+    t.match(message, /^QUARTET_CALLBACK_PROXY: Expected http:\/\/user:password@host:port, or https, got /)
+    t.notMatch(message, 'hunter2')
+  }
 })
 
 t.test('an unknown QUARTET_ variable is taken for a typo', async (t) => {

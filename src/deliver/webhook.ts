@@ -1,32 +1,27 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { Worker, type Job } from 'bullmq'
 import type { FastifyBaseLogger } from 'fastify'
-import { deliverySchedule, type CallbackQueue, type DeliveryData } from '../callback-queue.ts'
-import { callbackQueue } from '../catalog.ts'
-import type { Client } from '../store/redis/connect.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Claim, Settlement } from '../store/deliveries.ts'
 import type { Store } from '../store/store.ts'
-import type { createWebhookSender, WebhookOutcome } from './send-webhook.ts'
+import type { Schedule } from './schedule.ts'
+import type { createWebhookSender } from './send-webhook.ts'
+import { givenUp, settlementOf } from './settlement.ts'
 
-const CONCURRENCY = 50
-const JITTER = 0.2
-
-/** A try that failed and is to be made again, by BullMQ, after a wait. */
-class DeliveryFailed extends Error {
-  readonly retryAfterMs: number
-
-  constructor(message: string, retryAfterMs: number) {
-    super(message)
-    this.retryAfterMs = retryAfterMs
-  }
-}
+/** Tries that one node has under way, to all origins together. */
+const CONCURRENCY = 256
+/** A claim runs out some time after a try must have ended, and is then made again by another node. */
+const LEASE_MS = 25_000
+/** What is due is looked for at least so often, should nothing have told of it. */
+const LOOK_MS = 5_000
+const RETRY_MS = 500
 
 export interface WebhookParts {
   readonly store: Store
-  readonly callbacks: CallbackQueue
   readonly sender: ReturnType<typeof createWebhookSender>
-  /** The worker's own connection, closed with it; it may wait as long as it takes. */
-  readonly connection: Client
-  readonly prefix: string
+  /** Cuts off the tries under way. */
+  readonly disconnect: () => Promise<void>
+  readonly schedule: Schedule
+  readonly metrics: Pick<Metrics, 'tries' | 'deadLetters'>
   readonly log: FastifyBaseLogger
 }
 
@@ -37,65 +32,130 @@ export interface Webhooks {
 
 /** Consumes the callback queue: delivers events to return addresses, at least once, those of a job in order. */
 export function startWebhooks(parts: WebhookParts): Webhooks {
-  const { connection, prefix, log } = parts
-  const worker = new Worker<DeliveryData>(callbackQueue, (job) => deliver(parts, job), {
-    connection,
-    prefix,
-    concurrency: CONCURRENCY,
-    lockDuration: 10_000,
-    stalledInterval: 5_000,
-    // A gateway that dies under a delivery is no fault of the delivery's.
-    maxStalledCount: 1_000,
-    settings: { backoffStrategy: (attemptsMade, _type, error) => waitBefore(attemptsMade, error) },
-  })
-  worker.on('error', (err) => log.warn({ err }, 'the callback queue cannot be read'))
+  const { store, log } = parts
+  const underWay = new Map<Promise<void>, Claim>()
+  const closing = new AbortController()
+  let wakeUp: () => void = () => undefined
+  let wakeAt = 0
+  const unfollow = store.deliveries.onDue((at) => wake(at))
+  const looped = loop()
+
   return {
     async close(graceMs) {
-      // Closing waits for what is under way, for ever if Redis goes away under it; what is given up is tried again.
-      const isThere = connection.status === 'ready'
-      await Promise.race([isThere && worker.pause(), delay(graceMs, undefined, { ref: false })])
-      await worker.close(true)
-      connection.disconnect()
+      closing.abort()
+      wake(0)
+      unfollow()
+      await looped
+      await Promise.race([Promise.all(underWay.keys()), delay(graceMs, undefined, { ref: false })])
+      await parts.disconnect()
+      await Promise.all([...underWay.values()].map(release))
     },
   }
-}
 
-async function deliver(
-  { store, callbacks, sender, log }: WebhookParts,
-  job: Job<DeliveryData>,
-): Promise<void> {
-  const { job_id: id, seq, generation } = job.data
-  const delivery = { seq, generation }
-  const state = await store.callback(id)
-  // Settled by an earlier run of this very job, or void since the return address was changed.
-  if (state?.pending?.seq !== seq || state.pending.generation !== generation) return
-  const event = (await store.read(id, seq - 1, 1))?.events[0]
-  if (event?.seq !== seq) {
-    log.warn({ job_id: id, seq }, 'an event was trimmed from the journal before it could be delivered')
-    return callbacks.settle(id, delivery)
+  async function loop(): Promise<void> {
+    let wasFailing = false
+    while (!closing.signal.aborted) {
+      wakeAt = Date.now() + LOOK_MS
+      try {
+        const free = CONCURRENCY - underWay.size
+        if (free > 0) {
+          const { claims, nextAt } = await store.deliveries.claim(free, LEASE_MS)
+          if (closing.signal.aborted) await Promise.all(claims.map(release))
+          else for (const claim of claims) begin(claim)
+          if (nextAt !== null) wake(nextAt)
+        }
+        if (wasFailing) log.info('delivering webhooks again')
+        wasFailing = false
+      } catch (err) {
+        if (!wasFailing) log.warn({ err }, 'the callback queue cannot be read; trying again')
+        wasFailing = true
+        wake(Date.now() + RETRY_MS)
+      }
+      await sleep()
+    }
   }
 
-  const outcome = await sender.send({ url: state.callback.url, id: `${id}.${seq}`, body: event.text })
-  const isLast = job.attemptsMade + 1 >= (job.opts.attempts ?? 1)
-  if (outcome.status === 'failed' && !isLast) {
-    const retryAfterMs = outcome.reason === 'http_status' ? (outcome.retryAfterMs ?? 0) : 0
-    throw new DeliveryFailed(outcome.error, retryAfterMs)
+  function begin(claim: Claim): void {
+    const task = deliver(parts, claim, closing.signal).finally(() => {
+      underWay.delete(task)
+      wake(0)
+    })
+    underWay.set(task, claim)
   }
-  if (outcome.status !== 'delivered') {
-    log.warn({ job_id: id, seq, attempts: job.attemptsMade + 1, ...problemOf(outcome) }, 'a delivery is dead')
+
+  /** What is not over by now is made again by another node; if Redis is away, once its claim has run out. */
+  async function release(claim: Claim): Promise<void> {
+    const record = givenUp(claim, 'closing', 'The gateway was shut down under the try', store.now()).record
+    const settlement = {
+      ending: 'postponed',
+      origin: 'unknown',
+      record: { ...record, outcome: 'failed' },
+    } as const
+    await store.deliveries.settle(claim, settlement).catch(() => undefined)
   }
-  await callbacks.settle(id, delivery)
+
+  /** Looks again at a time by the store's clock, or sooner. */
+  function wake(at: number): void {
+    const local = at === 0 ? 0 : at - store.now() + Date.now()
+    if (local >= wakeAt) return
+    wakeAt = local
+    wakeUp()
+  }
+
+  async function sleep(): Promise<void> {
+    while (Date.now() < wakeAt) {
+      const timer = new AbortController()
+      const woken = new Promise<void>((resolve) => (wakeUp = resolve))
+      await Promise.race([
+        woken,
+        delay(wakeAt - Date.now(), undefined, { signal: timer.signal }).catch(() => undefined),
+      ])
+      timer.abort()
+    }
+  }
 }
 
-function problemOf(outcome: WebhookOutcome): { reason: string; error: string } {
-  const error = 'error' in outcome ? outcome.error : ''
-  return { reason: 'reason' in outcome ? outcome.reason : outcome.status, error }
+async function deliver(parts: WebhookParts, claim: Claim, closing: AbortSignal): Promise<void> {
+  const { store, metrics, log } = parts
+  const { id, seq } = claim
+  try {
+    const settlement = await attempt(parts, claim)
+    if (settlement.record.outcome === 'dead') {
+      metrics.deadLetters.inc()
+      log.warn({ job_id: id, seq, ...settlement.record }, 'a delivery is dead')
+    }
+    await insist(() => store.deliveries.settle(claim, settlement), closing)
+  } catch (err) {
+    // The claim runs out, and the event is delivered again, under the same id.
+    log.warn({ err, job_id: id, seq }, 'a delivery could not be recorded; it is made again')
+  }
 }
 
-/** The schedule's wait with jitter, or the receiver's `Retry-After` where that is longer (at most a day). */
-function waitBefore(attemptsMade: number, error: Error | undefined): number {
-  const scheduled = deliverySchedule[attemptsMade - 1] ?? deliverySchedule.at(-1) ?? 0
-  const jittered = scheduled * (1 - JITTER + 2 * JITTER * Math.random())
-  const asked = error instanceof DeliveryFailed ? Math.min(error.retryAfterMs, 86_400_000) : 0
-  return Math.round(Math.max(jittered, asked))
+async function attempt(
+  { store, sender, schedule, metrics }: WebhookParts,
+  claim: Claim,
+): Promise<Settlement> {
+  const at = store.now()
+  const { id, tenant, seq, event, url } = claim
+  if (event === null)
+    return givenUp(claim, 'trimmed', 'The journal no longer had the event when its turn came', at)
+  if (claim.isOverdue)
+    return givenUp(claim, 'circuit_open', 'The receiver failed for too long to be tried any more', at)
+
+  const outcome = await sender.send({ tenant, url, id: `${id}.${seq}`, body: event.text })
+  const settlement = settlementOf(schedule, claim, outcome, at)
+  metrics.tries.inc({ outcome: settlement.record.outcome })
+  return settlement
+}
+
+/** Until its claim runs out, a result is worth trying to keep: it saves the receiver a repetition. */
+async function insist(settle: () => Promise<void>, closing: AbortSignal): Promise<void> {
+  for (const until = Date.now() + LEASE_MS - 15_000; ;) {
+    try {
+      return await settle()
+    } catch (error) {
+      if (closing.aborted || Date.now() > until) throw error
+      await delay(RETRY_MS)
+    }
+  }
 }

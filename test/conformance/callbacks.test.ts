@@ -1,6 +1,7 @@
 import { Webhook } from 'standardwebhooks'
 import t from 'tap'
-import { deliverySchedule } from '../../src/callback-queue.ts'
+import { variables } from '../../src/config.ts'
+import { parseSchedule } from '../../src/deliver/schedule.ts'
 import { startGateway } from '../gateway.ts'
 import {
   all,
@@ -46,7 +47,10 @@ t.test('an event is the same bytes in SSE, NDJSON, a page, a WebSocket frame and
   )
   socket.send({ op: 'subscribe', ref: 1, job_id: id })
   const attempt = await held.next()
+  const delivered = [await receiver.next(), await receiver.next()]
   await attempt.job.updateProgress({ message: '\u00e9\u0301\u2029\u0007"\\', output: [0.1, 1e21, '\ud800'] })
+  // The receiver gets the latest progress, so each has to be there before the next is made.
+  delivered.push(await receiver.next())
   await attempt.job.updateProgress(50)
   attempt.complete({ text: 'gr\u00fc\u00dfe \ud83d\ude80\r\n', none: null })
 
@@ -58,10 +62,14 @@ t.test('an event is the same bytes in SSE, NDJSON, a page, a WebSocket frame and
   t.strictSame(byNdjson, bySse)
   const page = await (await get(gateway, links.events, json)).text()
   t.equal(page, `{"events":[${bySse.join(',')}],"seq":5,"truncated":false}`)
+  delivered.push(await receiver.next(), await receiver.next())
+  t.strictSame(
+    delivered.map(({ body }) => body),
+    bySse,
+  )
   t.match(await socket.frame(), { op: 'subscribed' })
   for (const text of bySse) {
     t.equal(await socket.next(), `{"op":"event","event":${text}}`)
-    t.equal((await receiver.next()).body, text)
   }
   t.match(await socket.frame(), { op: 'end' })
 })
@@ -92,7 +100,7 @@ t.test('while the secret is rotated, a webhook has a signature for each', async 
 })
 
 t.test(
-  'callback_events says what is delivered: the terminal event without it, in order of seq',
+  'callback_events says what is delivered: the terminal event without it, in order of seq, of progress the latest',
   async (t) => {
     const run = async (events: readonly string[] | undefined) => {
       const receiver = await startReceiver(t)
@@ -117,14 +125,9 @@ t.test(
     t.same(await run(undefined), ['6 job.completed'])
     t.same(await run(['job.completed', 'job.failed']), ['6 job.completed'])
     t.same(await run(['job.completed', 'job.queued']), ['1 job.queued', '6 job.completed'])
-    t.same(await run(['*']), [
-      '1 job.queued',
-      '2 step.started',
-      '3 job.progress',
-      '4 job.progress',
-      '5 job.progress',
-      '6 job.completed',
-    ])
+    const everything = await run(['*'])
+    t.match(everything, ['1 job.queued', '2 step.started', /job\.progress/])
+    t.same(everything.slice(-2), ['5 job.progress', '6 job.completed'], 'the last progress always comes')
   },
 )
 
@@ -163,26 +166,28 @@ t.test(
   },
 )
 
-t.test('410 gives the event up at once, and the next one is delivered', async (t) => {
+t.test('after 410 nothing more comes, until the return address is given again', async (t) => {
   const receiver = await startReceiver(t, (response, { body }) => {
     response.writeHead(parse(body).seq === 1 ? 410 : 204).end()
   })
   const { job_id: id } = await submit(gateway, {
-    type: 'echo',
+    type: 'held',
     callback_url: receiver.url,
     callback_events: ['*'],
   })
-  for (const seq of [1, 2, 3]) t.equal((await receiver.next()).headers['webhook-id'], `${id}.${seq}`)
+  t.equal((await receiver.next()).headers['webhook-id'], `${id}.1`)
+  const attempt = await held.next()
+  attempt.complete()
+  await ended(gateway, id)
+  t.ok(receiver.isQuiet())
+  await putCallback(gateway, id, { callback_url: receiver.url, callback_events: ['*'], after: 1 })
+  for (const seq of [2, 3]) t.equal((await receiver.next()).headers['webhook-id'], `${id}.${seq}`)
 })
 
 t.test('nine tries are made, after waits of up to a day', async (t) => {
-  const seconds = deliverySchedule.map((ms) => ms / 1_000)
+  const text = variables.find(({ name }) => name === 'QUARTET_CALLBACK_SCHEDULE')?.default ?? ''
+  const seconds = parseSchedule(text).map((ms) => ms / 1_000)
   t.same(seconds, [5, 30, 2 * 60, 10 * 60, 3_600, 3 * 3_600, 8 * 3_600, 24 * 3_600])
-  const receiver = await startReceiver(t, (response) => response.writeHead(500).end())
-  const { job_id: id } = await submit(gateway, { type: 'echo', callback_url: receiver.url })
-  await receiver.next()
-  const options = await gateway.redis.connect().hget(`bull:quartet-callbacks:${id}.3.1`, 'opts')
-  t.equal((JSON.parse(options ?? '{}') as { attempts?: number }).attempts, 9)
 })
 
 t.test('a return address that is given in mid flight gets what comes after its cursor', async (t) => {
@@ -263,7 +268,7 @@ t.test(
     await ended(gateway, id)
     const receiver = await startReceiver(t)
     await putCallback(gateway, id, { callback_url: receiver.url, callback_events: ['*'] })
-    for (let seq = 24; seq <= 33; seq++) t.equal(parse((await receiver.next()).body).seq, seq)
+    for (const seq of [32, 33]) t.equal(parse((await receiver.next()).body).seq, seq)
   },
 )
 

@@ -36,11 +36,13 @@ export const ndjson: Mode = async function* (url, id, after) {
 export const poll: Mode = async function* (url, id, after) {
   for (let cursor = after; ;) {
     const wait = await fetch(`${url}/jobs/${id}?after=${cursor}`, { headers: { prefer: 'wait=20' } })
+    if (!wait.ok) throw new Error(`Expected a job, got ${wait.status}`)
     const { seq } = (await wait.json()) as { seq: number }
     while (cursor < seq) {
       const page = await fetch(`${url}/jobs/${id}/events?after=${cursor}&limit=1`, {
         headers: { accept: 'application/json' },
       })
+      if (!page.ok) throw new Error(`Expected a page, got ${page.status}`)
       const body = await page.text()
       const text = body.slice('{"events":['.length, body.lastIndexOf('],"seq":'))
       yield text
@@ -90,6 +92,16 @@ export interface Receiver {
   readonly received: { id: string; headers: Record<string, string>; body: string }[]
   /** Resolves with the bodies once the terminal event is among them. */
   readonly complete: Promise<string[]>
+}
+
+/** Whether a receiver got a journal as docs/PROTOCOL.md "Webhook" wants it: of progress the latest, all else, in order. */
+export function isDelivered(received: readonly string[], journal: readonly string[]): boolean {
+  const isProgress = (text: string | undefined) => text?.includes(',"type":"job.progress",') ?? false
+  const expected = journal.filter((text, index) => {
+    const isOvertaken = isProgress(text) && isProgress(journal[index + 1])
+    return received.includes(text) || !isOvertaken
+  })
+  return String(received) === String(expected)
 }
 
 export async function startReceiver(t: Test): Promise<Receiver> {

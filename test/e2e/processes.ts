@@ -25,7 +25,10 @@ export interface GatewayOptions {
 export const secret = generateSecret()
 
 /** Runs a gateway process and resolves when it listens. */
-export async function startGatewayProcess(t: Test, options: GatewayOptions): Promise<GatewayProcess> {
+export async function startGatewayProcess(
+  t: Pick<Test, 'teardown' | 'comment' | 'passing'>,
+  options: GatewayOptions,
+): Promise<GatewayProcess> {
   const { redis, types, roles = 'http,collect,callbacks,workers', env, nodeArgs = [] } = options
   const config = types ? await writeConfig(t, types) : resolve('quartet.config.json')
   const process = spawnProcess(t, ['node', '--import', 'tsx', ...nodeArgs, 'src/main.ts'], {
@@ -45,7 +48,7 @@ export async function startGatewayProcess(t: Test, options: GatewayOptions): Pro
   return { ...process, url }
 }
 
-async function writeConfig(t: Test, types: Record<string, unknown>): Promise<string> {
+async function writeConfig(t: Pick<Test, 'teardown'>, types: Record<string, unknown>): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'quartet-e2e-'))
   t.teardown(() => rm(dir, { recursive: true }))
   const path = join(dir, 'quartet.config.json')
