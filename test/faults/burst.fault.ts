@@ -23,13 +23,16 @@ t.test(
     const since = Date.now()
     const accepted: string[] = []
     const refused: number[] = []
+    let unanswered = 0
     await inParallel(burst, 256, async (n) => {
       const answer = await post(n)
       if (typeof answer === 'string') accepted.push(answer)
       else refused.push(answer)
     })
     const tookMs = Date.now() - since
-    t.equal(accepted.length, bound, 'the bound is exact')
+    // Of a request that Redis did not answer in time the job may have been stored all the same.
+    if (unanswered === 0) t.equal(accepted.length, bound, 'the bound is exact')
+    else t.ok(accepted.length <= bound, 'the bound holds')
     t.equal(accepted.length + refused.length, burst)
 
     // Now there are workers: those who come back when they were told to find room.
@@ -51,7 +54,7 @@ t.test(
     const counted = await count(gateways[0].url, accepted, 120_000)
     t.comment(
       `burst of ${burst}, bound ${bound}: ${accepted.length} accepted in the end, ${counted.ended} ended, ` +
-        `${refused.length} refused at first, ${again} more while it drained · ` +
+        `${refused.length} refused at first (${unanswered} unanswered by Redis), ${again} more while it drained · ` +
         `${Math.round(burst / (tookMs / 1_000))} answers/s · Retry-After up to ${Math.max(...refused, ...waits)} s`,
     )
     t.equal(accepted.length, burst)
@@ -67,8 +70,13 @@ t.test(
       })
       const answer = (await body.json()) as { job_id: string; code: string }
       if (statusCode === 202) return answer.job_id
-      if (answer.code !== 'queue_full') throw new Error(`Expected queue_full, got ${JSON.stringify(answer)}`)
-      return Number(headers['retry-after'])
+      const retryAfterS = Number(headers['retry-after'])
+      if (answer.code === 'queue_full') return retryAfterS
+      if (answer.code !== 'store_unavailable')
+        throw new Error(`Expected queue_full, got ${JSON.stringify(answer)}`)
+      unanswered++
+      await delay(retryAfterS * 1_000)
+      return post(n)
     }
   },
 )

@@ -112,7 +112,9 @@ async function settled(client: Redis, withoutCopies: boolean): Promise<Inventory
   const until = Date.now() + SETTLE_MS
   for (;;) {
     const inventory = await take(client)
-    const isForgotten = ![...inventory.entries.keys()].some((key) => /:(due|jobs?|journal)(:|$)/.test(key))
+    const isForgotten = ![...inventory.entries.keys()].some((key) =>
+      /:(callbacks|due|jobs?|journal|tries)(:|$)/.test(key),
+    )
     if ((isForgotten && (!withoutCopies || inventory.copies === 0)) || Date.now() >= until) return inventory
     await delay(1_000)
   }

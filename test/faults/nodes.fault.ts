@@ -21,7 +21,7 @@ t.test('four nodes share the queues out, and take over from one that is killed w
   const urls = nodes.map(({ url }) => url)
   const load = startLoad({ urls, concurrency: 16, job })
   const recoveriesMs: number[] = []
-  for (let kill = 1; kill <= times(10, 3); kill++) {
+  for (let kill = 1; kill <= times(10, 2); kill++) {
     await load.whenAccepted(load.accepted.length + 300)
     const shares = await Promise.all(nodes.map(shareOf))
     const victim = shares.findIndex((share) => share.includes('countdown'))

@@ -20,7 +20,7 @@ t.test('workers killed in mid job, one after another, lose no job', async (t) =>
   const workers = [await startWorkers(), await startWorkers()]
   const load = startLoad({ urls: [gateway.url], concurrency: 4, job })
   const kills: number[] = []
-  while (kills.length < times(100, 8)) {
+  while (kills.length < times(100, 6)) {
     // Both work, so the older one has jobs in hand.
     while ((await queue.getWorkersCount()) < 2) await delay(50)
     await load.whenAccepted(load.accepted.length + 40)
@@ -98,7 +98,7 @@ t.test('gateways killed, one after another, lose no job and no event of a stream
   const load = startLoad({ urls, concurrency: 16, job })
   // Long enough to be under way at a kill.
   const followers = startFollowers(urls, 10, { type: 'countdown', input: { from: 30, interval_ms: 50 } })
-  for (let kill = 1; kill <= times(20, 4); kill++) {
+  for (let kill = 1; kill <= times(20, 3); kill++) {
     await load.whenAccepted(load.accepted.length + 300)
     second.child.kill('SIGKILL')
     await second.exited
@@ -119,7 +119,7 @@ t.test('a Redis killed under load, and started again with its append-only file, 
   const gateway = await startGatewayProcess(t, { redis })
   const load = startLoad({ urls: [gateway.url], concurrency: 16, job })
   const recoveriesMs: number[] = []
-  for (let kill = 1; kill <= times(10, 3); kill++) {
+  for (let kill = 1; kill <= times(10, 2); kill++) {
     await load.whenAccepted(load.accepted.length + 300)
     await redis.stop()
     await delay(500)
