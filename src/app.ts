@@ -22,12 +22,15 @@ import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemC
 import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
 import { registerHealth } from './health.ts'
+import { createKnownJobs } from './known-jobs.ts'
 import { createMembership } from './membership.ts'
 import { createMetrics, registerMetrics } from './metrics.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
 import type { Connect } from './store/redis/connect.ts'
+import { createIntake } from './store/redis/intake.ts'
+import { createKeys } from './store/redis/keys.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSubmit, type JudgeCallback } from './submit.ts'
@@ -92,6 +95,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const collected = roles.has('collect') ? catalog.queues : []
   const membership = createMembership({ store, node, queues: collected, log })
   const metrics = createMetrics()
+  const knownJobs = createKnownJobs()
 
   // Accept.
   const guard = createReturnAddressGuard({ allow: config.callbackAllow, proxy: config.callbackProxy })
@@ -107,7 +111,8 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     judgeCallback,
     backlogs,
     metrics,
-    isOneConnection: !redis.isCluster,
+    knownJobs: roles.has('collect') ? knownJobs : null,
+    intake: redis.isCluster ? null : createIntake(redis, createKeys(), replicate),
     log,
   })
 
@@ -122,7 +127,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     if (roles.has('http')) consumers.push(backlogs.watch(closing.signal))
     if (!roles.has('collect')) return
     const shared = { store, queues, followUps, handOver, resultsOf: results.of, metrics, log }
-    const parts = { ...shared, owner: node, membership }
+    const parts = { ...shared, knownJobs, owner: node, membership }
     for (const queue of catalog.queues) {
       consumers.push(collect({ ...parts, queue, results: results.of(queue) }, closing.signal))
     }

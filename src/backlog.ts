@@ -11,8 +11,6 @@ const LONGEST_S = 300
 
 /** How many jobs of each type wait, and how fast they start: whether there is room, and when there will be. */
 export interface Backlogs {
-  /** Whether there is so much room that the next job of the type is certain to find some. */
-  isAmple(type: string, maxWaiting: number): boolean
   /** When a client that has been refused may come again: each is given the moment at which there is room for it. */
   retryAfterS(type: string): number
   /** The last count of each type, on all nodes together. */
@@ -23,8 +21,6 @@ export interface Backlogs {
 
 interface Known {
   readonly samples: (Backlog & { readonly at: number })[]
-  /** Asked for by this node since the last sample. */
-  since: number
   /** When the last client that was refused here may come again, milliseconds since the epoch. */
   nextRoomAt: number
 }
@@ -43,17 +39,9 @@ export function createBacklogs(
   now: () => number = Date.now,
 ): Backlogs {
   const { store, types, log } = parts
-  const known = new Map<string, Known>(types.map((type) => [type, { samples: [], since: 0, nextRoomAt: 0 }]))
+  const known = new Map<string, Known>(types.map((type) => [type, { samples: [], nextRoomAt: 0 }]))
 
   return {
-    isAmple(type, maxWaiting) {
-      const each = known.get(type)
-      const last = each?.samples.at(-1)
-      if (!each || !last || now() - last.at > 3 * SAMPLE_MS) return false
-      each.since++
-      return last.waiting + each.since * nodes() <= maxWaiting / 2
-    },
-
     retryAfterS(type) {
       const each = known.get(type)
       const perMs = each ? paceOf(each) / nodes() : 0
@@ -83,7 +71,6 @@ export function createBacklogs(
         if (!each || !count) continue
         each.samples.push({ ...count, at })
         if (each.samples.length > WINDOW) each.samples.shift()
-        each.since = 0
       }
     } catch (err) {
       log.debug({ err }, 'the backlog could not be counted')

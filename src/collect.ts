@@ -2,13 +2,14 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { advance, changeOf, draftOf, type Draft } from './advance.ts'
 import type { Deciding } from './follow-up.ts'
+import type { KnownJobs } from './known-jobs.ts'
 import type { Membership } from './membership.ts'
 import { isCorrelationId, isTerminal } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
 import { compareIds, type ResultQueue } from './result-queue.ts'
 import { toOutcomes, type Told } from './outcomes.ts'
-import type { Fence } from './store/store.ts'
+import type { Fence, Stored } from './store/store.ts'
 
 /** Entries read at a time: a backlog costs bounded memory. */
 const BATCH = 500
@@ -23,6 +24,7 @@ export interface CollectorParts extends Deciding {
   readonly queue: string
   readonly results: ResultQueue
   readonly queues: Queues
+  readonly knownJobs: KnownJobs
   /** This process's name in leases. */
   readonly owner: string
   readonly membership: Pick<Membership, 'collects'>
@@ -102,30 +104,60 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
 
 /** Applies what was told, with the cursor; nothing if it changes nothing, unless the cursor is to be moved anyway. */
 async function applyAll(
-  { store, followUps, log }: CollectorParts,
+  parts: CollectorParts,
   fence: Fence,
   told: readonly Told[],
   moveCursor: boolean,
 ): Promise<'applied' | 'unchanged' | 'fenced'> {
-  const ids = [...new Set(told.map(({ id }) => id))].filter(isCorrelationId)
+  const { store, followUps, knownJobs, log } = parts
   for (;;) {
-    const drafts = await load(store, ids)
-    for (const { id, outcome, at } of told) {
-      const draft = drafts.get(id)
-      if (draft) advance(draft, outcome, at)
-    }
-    const touched = [...drafts.values()].filter((draft) => draft.touched)
-    const over = [...drafts.values()].filter((draft) => !draft.touched && draft.followUp.removeFrom !== null)
+    const drafts = await draftAll(parts, told)
+    const touched = drafts.filter((draft) => draft.touched)
+    const over = drafts.filter((draft) => !draft.touched && draft.followUp.removeFrom !== null)
     if (touched.length === 0 && over.length === 0 && !moveCursor) return 'unchanged'
     const applied = await store.apply(fence, touched.map(changeOf))
-    if (applied.status === 'conflict') continue
+    if (applied.status === 'conflict') {
+      for (const id of applied.ids) knownJobs.drop(id)
+      continue
+    }
     if (applied.status === 'fenced') {
       log.info({ ...fence, cursor: applied.cursor }, 'another collector has moved the cursor')
       return 'fenced'
     }
+    for (const { record, version } of touched) {
+      if (isTerminal(record.status)) knownJobs.drop(record.id)
+      else knownJobs.put({ record, version: version + 1, input: null })
+    }
     await followUps([...touched, ...over], applied.callbacks)
     return 'applied'
   }
+}
+
+/** What becomes of the jobs that were told of: from what is known of them, where that has something happen to them. */
+async function draftAll({ store, knownJobs }: CollectorParts, told: readonly Told[]): Promise<Draft[]> {
+  const byJob = new Map<string, Told[]>()
+  for (const each of told) {
+    const others = byJob.get(each.id)
+    if (others) others.push(each)
+    else if (isCorrelationId(each.id)) byJob.set(each.id, [each])
+  }
+  const drafts: Draft[] = []
+  const unknown: string[] = []
+  for (const [id, outcomes] of byJob) {
+    const known = knownJobs.get(id)
+    const draft = known && advanceAll(known, outcomes)
+    if (draft?.touched) drafts.push(draft)
+    else unknown.push(id)
+  }
+  const stored = unknown.length > 0 ? await store.load(unknown) : []
+  for (const job of stored) if (job) drafts.push(advanceAll(job, byJob.get(job.record.id) ?? []))
+  return drafts
+}
+
+function advanceAll(job: Stored, outcomes: readonly Told[]): Draft {
+  const draft = draftOf(job)
+  for (const { outcome, at } of outcomes) advance(draft, outcome, at)
+  return draft
 }
 
 /**
@@ -141,11 +173,6 @@ async function dropCopies({ store, queues, queue }: CollectorParts, told: readon
     return !record || isTerminal(record.status) || record.route[record.step] !== queue
   })
   await Promise.all(past.map((id) => queues.remove(queue, id)))
-}
-
-async function load(store: CollectorParts['store'], ids: readonly string[]): Promise<Map<string, Draft>> {
-  const stored = ids.length > 0 ? await store.load(ids) : []
-  return new Map(stored.flatMap((job) => (job ? [[job.record.id, draftOf(job)] as const] : [])))
 }
 
 /** What was cut before it was read is gone; BullMQ's own state of every unfinished job is not. */

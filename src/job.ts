@@ -23,8 +23,21 @@ function stepText({ route, step, attempt }: JobRecord): string {
   return JSON.stringify({ name: route[step], index: step, count: route.length, attempt })
 }
 
+/** The text of each second that was told of lately: most times are of one of a few. */
+const seconds = new Map<number, string>()
+const MAX_SECONDS = 64
+
 function timeText(ms: number | null): string {
-  return ms === null ? 'null' : `"${new Date(ms).toISOString()}"`
+  if (ms === null) return 'null'
+  const second = Math.floor(ms / 1_000)
+  let text = seconds.get(second)
+  if (text === undefined) {
+    if (seconds.size >= MAX_SECONDS) seconds.clear()
+    text = `"${new Date(second * 1_000).toISOString().slice(0, -4)}`
+    seconds.set(second, text)
+  }
+  const rest = ms - second * 1_000
+  return `${text}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z"`
 }
 
 /** The envelope of docs/PROTOCOL.md "The event", for the job's present seq. `data` is JSON text. */

@@ -2,6 +2,7 @@ import { Job, Queue, type JobsOptions } from 'bullmq'
 import type { Catalog } from './catalog.ts'
 import type { JobRecord } from './messages.ts'
 import type { Client } from './store/redis/connect.ts'
+import type { Addition } from './store/redis/intake.ts'
 import type { Replicate } from './store/redis/replicate.ts'
 
 /** How long BullMQ keeps its own copy of a finished job: the truth that the watchdog compares with. */
@@ -14,6 +15,9 @@ const KEEP = { removeOnComplete: { age: 3_600 }, removeOnFail: { age: 86_400 } }
 const STALLED_CHECK = { maxStalledCount: 1, stalledInterval: 200 }
 /** The result queue is trimmed behind the cursor; this only bounds it while nobody collects. */
 const MAX_RESULT_QUEUE_LENGTH = 1_000_000
+
+/** The keys of BullMQ's script `addStandardJob`, in its order (BullMQ `src/commands/addStandardJob-9.lua`). */
+const scriptKeys = ['wait', 'paused', 'meta', 'id', 'completed', 'delayed', 'active', 'events', 'marker']
 
 export type QueueState =
   | 'waiting'
@@ -41,6 +45,8 @@ export interface QueueTruth {
 export interface Queues {
   /** Hands the input (JSON text) to the queue of the step that the job is at. Repeating it is harmless. */
   enqueue(record: JobRecord, input: string): Promise<void>
+  /** How BullMQ would add it, if by its plain script: nothing to wait for, and no priority. Null where not. */
+  additionOf(record: JobRecord): Addition | null
   /** Takes a job out of a queue. False when a worker has it, or had it by then. */
   remove(queue: string, id: string): Promise<boolean>
   truth(queue: string, id: string): Promise<QueueTruth>
@@ -95,6 +101,7 @@ export function createQueues(
   replicate: Replicate = async () => undefined,
 ): Queues {
   const queues = new Map<string, TextQueue>()
+  const additions = new Map<string, Addition>()
 
   return {
     async enqueue(record, input) {
@@ -105,6 +112,20 @@ export function createQueues(
       const queue = queueOf(name)
       await queue.add(record.type, new JsonText(input), optionsFor(record, name))
       await replicate(queue.toKey(record.id))
+    },
+
+    additionOf(record) {
+      if (record.priority > 0 || record.notBefore > record.createdAt) return null
+      const known = additions.get(record.type)
+      if (known) return known
+      const name = record.route[0] ?? ''
+      const queue = queueOf(name)
+      // Of the queue's keys those that BullMQ gives to the script, and the options as its job has them.
+      const keys = scriptKeys.map((key) => queue.toKey(key))
+      const { opts } = new TextJob(queue, record.type, null, optionsFor(record, name))
+      const addition = { keys, prefix: queue.toKey(''), name: record.type, options: JSON.stringify(opts) }
+      additions.set(record.type, addition)
+      return addition
     },
 
     async remove(name, id) {

@@ -6,9 +6,11 @@ import { createAjv, toViolations, type Catalog, type JobType } from './catalog.t
 import { invalid, Problem, type Violation } from './errors.ts'
 import type { FollowUps } from './follow-up.ts'
 import { eventText, jobText } from './job.ts'
+import type { KnownJobs } from './known-jobs.ts'
 import { jobRequestSchema, type JobRecord, type JobRequest } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
+import type { Addition, Intake } from './store/redis/intake.ts'
 import type { Accepted, JobView, NewJob, Store } from './store/store.ts'
 
 const IDEMPOTENCY_KEEP_MS = 86_400_000
@@ -22,8 +24,10 @@ export interface SubmitParts {
   readonly judgeCallback: JudgeCallback
   readonly backlogs: Backlogs
   readonly metrics: Pick<Metrics, 'accepted' | 'refused'>
-  /** Whether the queues are on the store's own connection, so that Redis sees a record before its BullMQ job. */
-  readonly isOneConnection: boolean
+  /** Null where nothing is collected from the queues. */
+  readonly knownJobs: KnownJobs | null
+  /** Null where the store and the queues are not in one Redis: then they are written one after the other. */
+  readonly intake: Intake | null
 }
 
 /** Why a tenant cannot use a `callback_url`, null if it can. */
@@ -47,7 +51,7 @@ export interface Submitted {
 export type Submit = (tenant: string, body: unknown, idempotencyKey: string | null) => Promise<Submitted>
 
 export function createSubmit(parts: SubmitParts): Submit {
-  const { store, queues, catalog, followUps, log, judgeCallback, backlogs, metrics } = parts
+  const { store, queues, catalog, followUps, log, judgeCallback, backlogs, metrics, intake } = parts
   const validate = createAjv().compile<JobRequest>(jobRequestSchema)
   const nextId = createIds()
 
@@ -61,8 +65,8 @@ export function createSubmit(parts: SubmitParts): Submit {
     const { request, type } = await check(tenant, body)
     const now = store.now()
     const job = toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now })
-    const isFree = idempotencyKey === null && mayAcceptAtOnce(type)
-    const submitted = await (isFree ? acceptAtOnce(job) : acceptFirst(job))
+    const addition = intake && queues.additionOf(job.record)
+    const submitted = await (intake && addition ? acceptAtOnce(intake, job, addition) : acceptFirst(job))
     if (!submitted.replayed) metrics.accepted.inc({ type: type.name })
     return submitted
   }
@@ -97,24 +101,18 @@ export function createSubmit(parts: SubmitParts): Submit {
     return { request: body as JobRequest, type }
   }
 
-  function mayAcceptAtOnce({ name, maxWaiting }: JobType): boolean {
-    return backlogs.isAmple(name, maxWaiting) && parts.isOneConnection
-  }
-
-  /** Both writes in one round trip, on one connection, so Redis sees the record first. */
-  async function acceptAtOnce(job: NewJob): Promise<Submitted> {
-    const [accepted, enqueued] = await Promise.allSettled([
-      store.accept(job),
-      queues.enqueue(job.record, job.input),
-    ])
-    if (accepted.status === 'fulfilled' && enqueued.status === 'fulfilled') {
-      if (accepted.value.status === 'accepted') return promised(job)
-      void undo(job)
-      throw refusal(job, accepted.value)
+  /** The store and the first queue in one step. A call that was cut off may have done it all the same. */
+  async function acceptAtOnce(intake: Intake, job: NewJob, addition: Addition): Promise<Submitted> {
+    try {
+      const accepted = await intake(job, addition)
+      if (accepted.status === 'duplicate') return await replay(job.record.tenant, accepted.id)
+      if (accepted.status !== 'accepted') throw refusal(job, accepted)
+    } catch (error) {
+      // Not waited for: a Redis that hangs has cost the client one timeout already.
+      if (job.idempotency === null && !(error instanceof Problem)) void undo(job)
+      throw error
     }
-    // Not waited for: a Redis that hangs has cost the client one timeout already.
-    void undo(job)
-    throw accepted.status === 'rejected' ? accepted.reason : (enqueued as PromiseRejectedResult).reason
+    return promised(job)
   }
 
   /**
@@ -148,6 +146,7 @@ export function createSubmit(parts: SubmitParts): Submit {
   }
 
   function promised({ record, callback }: NewJob): Submitted {
+    if (!parts.knownJobs?.get(record.id)) parts.knownJobs?.put({ record, version: 1, input: null })
     const isHeard = callback?.events?.some((type) => type === '*' || type === 'job.queued') ?? false
     if (isHeard) void followUps([], [record.id])
     return { job: { record, text: jobText(record) }, replayed: false }

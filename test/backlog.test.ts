@@ -72,29 +72,11 @@ t.test('the pace is that of the last ten seconds', async (t) => {
   t.strictSame([backlogs.retryAfterS('x'), backlogs.retryAfterS('x')], [1, 2])
 })
 
-t.test('a type of which nothing is known yet has no ample room, and half a minute to wait', async (t) => {
-  const { backlogs, tick } = open()
-  t.equal(backlogs.isAmple('x', 1_000), false)
-  t.equal(backlogs.isAmple('y', 1_000), false)
+t.test('of a type of which nothing is known yet, half a minute is to be waited', async (t) => {
+  const { backlogs } = open()
   t.equal(backlogs.retryAfterS('x'), 30)
   t.equal(backlogs.retryAfterS('y'), 30)
-  await tick({ waiting: 0, started: 0 })
-  t.equal(backlogs.isAmple('x', 1_000), true)
 })
-
-t.test(
-  'room is ample while the bound is far, also with what was asked for since the last count',
-  async (t) => {
-    const { backlogs, tick, pass } = open(2)
-    await tick({ waiting: 40, started: 0 })
-    const asked = Array.from({ length: 8 }, () => backlogs.isAmple('x', 100))
-    t.strictSame(asked, [true, true, true, true, true, false, false, false])
-    await tick({ waiting: 40, started: 10 })
-    t.equal(backlogs.isAmple('x', 100), true)
-    pass(4_000)
-    t.equal(backlogs.isAmple('x', 100), false, 'a count of old says nothing')
-  },
-)
 
 t.test('a count that fails leaves the last one', async (t) => {
   let fails = false

@@ -35,22 +35,25 @@ const fields = Object.entries(kinds) as [keyof typeof kinds, 'plain' | 'time'][]
 /** A record as a JSON array: its creation time, then the values in the order above. */
 export function packRecord(record: JobRecord): string {
   const { createdAt } = record
-  const values = fields.map(([name, kind]) => {
+  const values: unknown[] = [createdAt]
+  for (const [name, kind] of fields) {
     const value = record[name]
-    return kind === 'time' && typeof value === 'number' ? value - createdAt : value
-  })
-  return JSON.stringify([createdAt, ...values])
+    values.push(kind === 'time' && typeof value === 'number' ? value - createdAt : value)
+  }
+  return JSON.stringify(values)
 }
 
 export function unpackRecord(id: string, text: string): JobRecord {
   // As 0.1.0 kept it; so do events, which count as kept whole.
   if (text.startsWith('{')) return JSON.parse(text) as JobRecord
-  const [createdAt, ...values] = JSON.parse(text) as [number, ...unknown[]]
-  const entries = fields.map(([name, kind], index) => {
-    const value = values[index]
-    return [name, kind === 'time' && typeof value === 'number' ? value + createdAt : value]
-  })
-  return { id, createdAt, ...Object.fromEntries(entries) } as JobRecord
+  const values = JSON.parse(text) as [number, ...unknown[]]
+  const createdAt = values[0]
+  const record: Record<string, unknown> = { id, createdAt }
+  for (const [index, [name, kind]] of fields.entries()) {
+    const value = values[index + 1]
+    record[name] = kind === 'time' && typeof value === 'number' ? value + createdAt : value
+  }
+  return record as unknown as JobRecord
 }
 
 /** What is kept of an event: `prefix`, then its bytes from `from` to `to`, counted as Lua does. */

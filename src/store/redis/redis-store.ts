@@ -1,10 +1,11 @@
-import { toEvent, isTerminal, type JobRecord } from '../../messages.ts'
+import { toEvent } from '../../messages.ts'
 import type { Accepted, Applied, Backlog, Change, Nodes, Store, Stored } from '../store.ts'
 import type { Client, Connect } from './connect.ts'
 import { checkRedis } from './check.ts'
 import { createClock } from './clock.ts'
 import { packEvent, packRecord, unpackEvent, unpackRecord } from './compact.ts'
 import { createDeliveries, type DeliveriesParts } from './deliveries.ts'
+import { dueOf } from './due.ts'
 import { createFollow } from './follow.ts'
 import { createKeys, filterOf, originOf } from './keys.ts'
 import { createViews } from './views.ts'
@@ -12,8 +13,6 @@ import { defineScript } from './scripts.ts'
 
 /** Bytes of journal text that one read brings, about. */
 const PAGE_BYTES = 262_144
-/** How long an unfinished job is left alone after an event before the watchdog looks at it. */
-const WATCH_MS = 30_000
 /** When the watchdog checks that the events of an ended job, or for a new return address, were handed over. */
 const CALLBACK_CHECK_MS = 10_000
 /** Keys of a finished job go by the watchdog; this is how much later Redis drops them if there is no watchdog. */
@@ -44,7 +43,7 @@ export function createRedisStore(
   const keys = createKeys()
   const follow = createFollow(connect, keys)
   const views = createViews(redis, keys)
-  const accept = defineScript<string[]>(redis, 'accept')
+  const accept = defineScript<string[]>(redis, 'accept', 'accepting')
   const withdraw = defineScript<number>(redis, 'withdraw')
   const commit = defineScript<string[]>(redis, 'commit')
   const read = defineScript<[number, number, string, ...string[]] | null>(redis, 'read')
@@ -238,12 +237,6 @@ function changeArgs({ version, record, events, input }: Change): (string | numbe
       return [event, prefix, from, to]
     }),
   ]
-}
-
-/** An ended job is due when its retention is over, one in its queue some time after its last event or its deadline. */
-function dueOf(record: JobRecord): number {
-  if (isTerminal(record.status)) return record.expiresAt ?? record.updatedAt
-  return Math.min(Math.max(record.updatedAt, record.notBefore) + WATCH_MS, record.deadlineAt)
 }
 
 function toStored(id: string, [record, version, input]: (string | null)[]): Stored | null {

@@ -7,10 +7,16 @@ export type Script<Reply> = (keys: readonly string[], args: readonly (string | n
 /**
  * Registers the script in `<name>.lua` beside this file on a connection; ioredis sends it by its digest.
  * @param shared the name of what is put in front of it
+ * @param foreign Lua that comes before that
  */
-export function defineScript<Reply>(redis: Client, name: string, shared?: string): Script<Reply> {
+export function defineScript<Reply>(
+  redis: Client,
+  name: string,
+  shared?: string,
+  foreign = '',
+): Script<Reply> {
   const command = `quartet:${name}`
-  const lua = [shared, name].map((file) => (file === undefined ? '' : read(file))).join('\n')
+  const lua = [foreign, shared ? read(shared) : '', read(name)].join('\n')
   redis.defineCommand(command, { lua })
   const run = (redis as unknown as Record<string, (...args: unknown[]) => Promise<Reply>>)[command]
   if (!run) throw new Error(`Expected ioredis to define ${command}`)

@@ -1,0 +1,132 @@
+import { once } from 'node:events'
+import t, { type Test } from 'tap'
+import { parseCatalog } from '../src/catalog.ts'
+import { createQueues } from '../src/queues.ts'
+import { createConnect } from '../src/store/redis/connect.ts'
+import { createIntake } from '../src/store/redis/intake.ts'
+import { createKeys } from '../src/store/redis/keys.ts'
+import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import type { NewJob } from '../src/store/store.ts'
+import { startRedis } from './helper.ts'
+import { keyed, newJob } from './store-contract/jobs.ts'
+
+const types = { test: { steps: [{ queue: 'a', attempts: 5, backoff_ms: 70 }] } }
+
+t.test('a job is taken in and enqueued as by the store and BullMQ themselves, to the byte', async (t) => {
+  const { client, store, queues, takeIn } = await open(t)
+  const [together, apart] = [newJob(), newJob()]
+  t.strictSame(await takeIn(together), { status: 'accepted' })
+  await store.accept(apart)
+  await queues.enqueue(apart.record, apart.input)
+
+  const seen = await Promise.all(
+    [together, apart].map(async ({ record: { id, createdAt } }) => {
+      const bull = await client.hgetall(`bull:a:${id}`)
+      const own = await client.hgetall(`{quartet}:job:${id}`)
+      const journal = await client.lrange(`{quartet}:journal:${id}`, 0, -1)
+      const text = JSON.stringify({ bull: { ...bull, timestamp: '' }, own, journal })
+      return text
+        .replaceAll(id, 'ID')
+        .replaceAll(/\d{13}/g, (ms) => (Number(ms) === createdAt ? 'NOW' : 'LATER'))
+    }),
+  )
+  t.equal(seen[0], seen[1]?.replaceAll('LATER', 'NOW'))
+  const entries = await client.xrange('bull:a:events', '-', '+')
+  const told = entries.map(([, fields]) => fields.join(' '))
+  t.strictSame(
+    told,
+    [together, apart].flatMap(({ record: { id } }) => [
+      `event added jobId ${id} name test`,
+      `event waiting jobId ${id}`,
+    ]),
+  )
+  for (const { record } of [together, apart]) t.equal((await queues.truth('a', record.id)).state, 'waiting')
+})
+
+t.test(
+  'what is submitted at the same time goes in by one call, each job with an outcome of its own',
+  async (t) => {
+    const { client, queues, takeIn } = await open(t)
+    const first = newJob({}, { idempotency: keyed('K') })
+    await takeIn(first)
+    const calls = async () => Number(/evalsha?:calls=(\d+)/.exec(await client.info('commandstats'))?.[1] ?? 0)
+    const before = await calls()
+    const [again, other, free] = [
+      newJob({}, { idempotency: keyed('K') }),
+      newJob({}, { idempotency: keyed('K', 'another body') }),
+      newJob(),
+    ]
+    t.strictSame(await Promise.all([again, other, free].map(takeIn)), [
+      { status: 'duplicate', id: first.record.id },
+      { status: 'mismatch', id: first.record.id },
+      { status: 'accepted' },
+    ])
+    t.equal((await calls()) - before, 1)
+    const states = await Promise.all([again, other, free].map(({ record: { id } }) => queues.truth('a', id)))
+    t.strictSame(
+      states.map(({ state }) => state),
+      ['unknown', 'unknown', 'waiting'],
+    )
+  },
+)
+
+t.test(
+  'of a crowd that comes at once exactly as many are taken in as may wait, and no other is enqueued',
+  async (t) => {
+    const { client, takeIn } = await open(t)
+    const crowd = Array.from({ length: 350 }, () => newJob({}, { maxWaiting: 210 }))
+    const outcomes = await Promise.all(crowd.map(takeIn))
+    const isIn = outcomes.map(({ status }) => status === 'accepted')
+    t.equal(isIn.filter(Boolean).length, 210)
+    const queued = await client.lrange('bull:a:wait', 0, -1)
+    t.strictSame(
+      queued.toReversed(),
+      crowd.filter((_, index) => isIn[index]).map(({ record }) => record.id),
+      'in the order in which they came',
+    )
+  },
+)
+
+t.test('jobs of several tenants and large ones keep their own input', async (t) => {
+  const { client, takeIn } = await open(t)
+  const jobs = Array.from({ length: 12 }, (_, n) =>
+    newJob({ tenant: `tenant ${n % 3}` }, { input: JSON.stringify(`${n} ${'é"\\\n'.repeat(20_000)}`) }),
+  )
+  await Promise.all(jobs.map(takeIn))
+  for (const { record, input } of jobs) {
+    t.equal(await client.hget(`bull:a:${record.id}`, 'data'), input)
+    t.equal(await client.hget(`{quartet}:job:${record.id}`, 'input'), input)
+    t.not(await client.zscore(`{quartet}:jobs:${record.tenant}`, record.id), null)
+  }
+})
+
+t.test('a store that is away is told to all who were in the call', async (t) => {
+  const { redis, takeIn } = await open(t)
+  await redis.stop()
+  const outcomes = await Promise.allSettled([newJob(), newJob()].map(takeIn))
+  t.strictSame(
+    outcomes.map(({ status }) => status),
+    ['rejected', 'rejected'],
+  )
+})
+
+async function open(t: Test) {
+  const redis = await startRedis(t)
+  const connect = createConnect(redis.url, () => undefined)
+  const client = connect('command')
+  await once(client, 'ready')
+  const store = createRedisStore(client, connect)
+  const queues = createQueues(client, 'bull', parseCatalog({ types }), store.now)
+  const intake = createIntake(client, createKeys(), async () => undefined)
+  t.teardown(async () => {
+    await queues.close()
+    await store.close()
+    client.disconnect()
+  })
+  const takeIn = (job: NewJob) => {
+    const addition = queues.additionOf(job.record)
+    if (!addition) throw new Error(`Expected job ${job.record.id} to be one for the plain script`)
+    return intake(job, addition)
+  }
+  return { redis, client: redis.connect(), store, queues, takeIn }
+}
