@@ -29,8 +29,6 @@ import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
 import type { Connect } from './store/redis/connect.ts'
-import { createIntake } from './store/redis/intake.ts'
-import { createKeys } from './store/redis/keys.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSubmit, type JudgeCallback } from './submit.ts'
@@ -112,7 +110,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     backlogs,
     metrics,
     knownJobs: roles.has('collect') ? knownJobs : null,
-    intake: redis.isCluster ? null : createIntake(redis, createKeys(), replicate),
+    intake: redis.isCluster ? null : store.intake,
     log,
   })
 

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { snapshotText } from './job.ts'
 import { toEvent, type JobEvent } from './messages.ts'
-import type { JournalPage, Store, Unfollow } from './store/store.ts'
+import type { Followed, JournalPage, Store } from './store/store.ts'
 import { takeTurns } from './take-turns.ts'
 
 /** Events that one read of the journal brings. */
@@ -35,7 +35,7 @@ export type Follow = (id: string, after: number, subscriber: Subscriber) => Subs
 interface Topic {
   readonly followers: Set<Follower>
   /** Resolves when the live channel is open; null before, and again when that failed. */
-  opened: Promise<Unfollow> | null
+  opened: Promise<Followed> | null
 }
 
 interface Follower {
@@ -95,7 +95,7 @@ export function createFollow({
     return topic
   }
 
-  function open(id: string, topic: Topic): Promise<Unfollow> {
+  function open(id: string, topic: Topic): Promise<Followed> {
     const opened = store.follow(id, {
       events(events) {
         for (const each of topic.followers) take(id, topic, each, events)
@@ -109,6 +109,14 @@ export function createFollow({
     return opened
   }
 
+  /** Opens the channel; a follower that has all there was until then goes live without reading. */
+  async function openFor(id: string, topic: Topic, follower: Follower): Promise<void> {
+    // Cleared by any event that comes meanwhile.
+    follower.live = true
+    const { from } = await open(id, topic)
+    if (from === null || follower.seq < from) follower.live = false
+  }
+
   function leave(id: string, topic: Topic, follower: Follower): void {
     if (follower.stopped) return
     follower.stopped = true
@@ -116,7 +124,7 @@ export function createFollow({
     if (topic.followers.size > 0) return
     if (topics.get(id) === topic) topics.delete(id)
     topic.opened?.then(
-      (unfollow) => unfollow(),
+      ({ unfollow }) => unfollow(),
       // It never opened, so there is nothing to close.
       () => undefined,
     )
@@ -165,7 +173,8 @@ export function createFollow({
     follower.reading = true
     try {
       // The channel first: whatever is applied after the read will be heard.
-      await (topic.opened ?? open(id, topic))
+      if (topic.opened) await topic.opened
+      else await openFor(id, topic, follower)
       while (!follower.stopped && !isHeldBack(follower) && !follower.live) {
         // Cleared by any live event that comes while we read: then there is something newer to read.
         follower.live = true

@@ -23,15 +23,19 @@ export function registerPostJob(app: FastifyInstance, parts: PostJobParts): void
     const representation = negotiate(request, ['json', 'sse', 'ndjson'])
     const waitS = preferredWait(request)
     const key = request.headers['idempotency-key']
-    const { job, replayed } = await submit(
+    const isFollowed = representation !== 'json' || waitS !== null
+    const { job, replayed, first } = await submit(
       authenticate(request),
       request.body,
       key === undefined ? null : String(key),
+      isFollowed,
     )
     const { id } = job.record
     reply.header('location', `/jobs/${id}`).header('x-correlation-id', id)
     if (replayed) reply.header('idempotent-replayed', 'true')
-    if (representation !== 'json') return streams.open(reply, representation === 'sse' ? sse : ndjson, id, 0)
+    if (representation !== 'json') {
+      return streams.open(reply, representation === 'sse' ? sse : ndjson, id, 0, first ? [first] : [])
+    }
     if (waitS === null) return send(reply, job)
     reply.header('preference-applied', `wait=${waitS}`)
     return send(reply, await whenEnded(parts, reply, job, waitS))

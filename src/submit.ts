@@ -5,9 +5,9 @@ import type { Backlogs } from './backlog.ts'
 import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
 import { invalid, Problem, type Violation } from './errors.ts'
 import type { FollowUps } from './follow-up.ts'
-import { eventText, jobText } from './job.ts'
+import { dataOf, eventText, jobText } from './job.ts'
 import type { KnownJobs } from './known-jobs.ts'
-import { jobRequestSchema, type JobRecord, type JobRequest } from './messages.ts'
+import { jobRequestSchema, toEvent, type JobEvent, type JobRecord, type JobRequest } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
 import type { Addition, Intake } from './store/redis/intake.ts'
@@ -37,6 +37,8 @@ export interface Submitted {
   readonly job: JobView
   /** An earlier request with the same idempotency key and body made this job. */
   readonly replayed: boolean
+  /** The job's first event; null for a job that was there before, which may be further. */
+  readonly first: JobEvent | null
 }
 
 /**
@@ -45,17 +47,23 @@ export interface Submitted {
  *
  * @param body the parsed JSON of the request
  * @param idempotencyKey as the client sent it
+ * @param isFollowed whether whoever asks is about to follow the job: false without it
  * @throws Problem `invalid` with every violation, `malformed_request`, `idempotency_mismatch`, `queue_full`; the driver's
  *   error when the store is away
  */
-export type Submit = (tenant: string, body: unknown, idempotencyKey: string | null) => Promise<Submitted>
+export type Submit = (
+  tenant: string,
+  body: unknown,
+  idempotencyKey: string | null,
+  isFollowed?: boolean,
+) => Promise<Submitted>
 
 export function createSubmit(parts: SubmitParts): Submit {
   const { store, queues, catalog, followUps, log, judgeCallback, backlogs, metrics, intake } = parts
   const validate = createAjv().compile<JobRequest>(jobRequestSchema)
   const nextId = createIds()
 
-  return async (tenant, body, idempotencyKey) => {
+  return async (tenant, body, idempotencyKey, isFollowed = false) => {
     if (idempotencyKey !== null && !/^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) {
       throw new Problem(
         'malformed_request',
@@ -64,7 +72,7 @@ export function createSubmit(parts: SubmitParts): Submit {
     }
     const { request, type } = await check(tenant, body)
     const now = store.now()
-    const job = toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now })
+    const job = { ...toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now }), isFollowed }
     const addition = intake && queues.additionOf(job.record)
     const submitted = await (intake && addition ? acceptAtOnce(intake, job, addition) : acceptFirst(job))
     if (!submitted.replayed) metrics.accepted.inc({ type: type.name })
@@ -145,11 +153,11 @@ export function createSubmit(parts: SubmitParts): Submit {
     return new Problem('idempotency_mismatch', `The key belongs to job ${owner}, made by another request`)
   }
 
-  function promised({ record, callback }: NewJob): Submitted {
+  function promised({ record, callback, event }: NewJob): Submitted {
     if (!parts.knownJobs?.get(record.id)) parts.knownJobs?.put({ record, version: 1, input: null })
     const isHeard = callback?.events?.some((type) => type === '*' || type === 'job.queued') ?? false
     if (isHeard) void followUps([], [record.id])
-    return { job: { record, text: jobText(record) }, replayed: false }
+    return { job: { record, text: dataOf(event) }, replayed: false, first: toEvent(event) }
   }
 
   /** The first job again; if its request was cut off before the queue had it, this one finishes that. */
@@ -157,7 +165,7 @@ export function createSubmit(parts: SubmitParts): Submit {
     const [[stored], job] = await Promise.all([store.load([id]), store.get(tenant, id)])
     if (!stored || !job) throw new Problem('not_found', `Job ${id} has just been removed; try again`)
     if (stored.record.seq === 1 && stored.input !== null) await queues.enqueue(stored.record, stored.input)
-    return { job, replayed: true }
+    return { job, replayed: true, first: null }
   }
 
   /** Nobody was promised this job. If a worker has it all the same, or Redis is away, it takes its course. */

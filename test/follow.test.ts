@@ -567,10 +567,10 @@ async function accepted(store: Store, fields: Partial<JobRecord> = {}): Promise<
   return job
 }
 
-/** Connections that hear of a job. */
+/** Nodes that are told of a job. */
 async function followersOf({ record: { id } }: NewJob): Promise<number> {
-  const [, count] = await client.pubsub('NUMSUB', `{quartet}:live:${id}`)
-  return Number(count)
+  const followers = await client.hget(`{quartet}:job:${id}`, 'followers')
+  return followers?.trim().split(' ').length ?? 0
 }
 
 /** A listener to which live events with these seqs do not come through. */

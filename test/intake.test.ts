@@ -3,8 +3,6 @@ import t, { type Test } from 'tap'
 import { parseCatalog } from '../src/catalog.ts'
 import { createQueues } from '../src/queues.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
-import { createIntake } from '../src/store/redis/intake.ts'
-import { createKeys } from '../src/store/redis/keys.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { NewJob } from '../src/store/store.ts'
 import { startRedis } from './helper.ts'
@@ -117,7 +115,6 @@ async function open(t: Test) {
   await once(client, 'ready')
   const store = createRedisStore(client, connect)
   const queues = createQueues(client, 'bull', parseCatalog({ types }), store.now)
-  const intake = createIntake(client, createKeys(), async () => undefined)
   t.teardown(async () => {
     await queues.close()
     await store.close()
@@ -126,7 +123,7 @@ async function open(t: Test) {
   const takeIn = (job: NewJob) => {
     const addition = queues.additionOf(job.record)
     if (!addition) throw new Error(`Expected job ${job.record.id} to be one for the plain script`)
-    return intake(job, addition)
+    return store.intake(job, addition)
   }
   return { redis, client: redis.connect(), store, queues, takeIn }
 }

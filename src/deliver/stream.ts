@@ -31,7 +31,14 @@ const SLICE = 65_536
 
 /** The streams that are open, so that a closing gateway can end them: their clients reconnect elsewhere. */
 export interface Streams {
-  open(reply: FastifyReply, format: StreamFormat, id: string, after: number): void
+  /** `known`: events after the cursor that are at hand already. */
+  open(
+    reply: FastifyReply,
+    format: StreamFormat,
+    id: string,
+    after: number,
+    known?: readonly JobEvent[],
+  ): void
   endAll(): void
 }
 
@@ -45,7 +52,7 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
   let isEnding = false
 
   return {
-    open(reply, format, id, after) {
+    open(reply, format, id, after, known = []) {
       reply.hijack()
       const response = reply.raw
       // Who hung up meanwhile does so no second time: nothing would ever stop following.
@@ -57,7 +64,8 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
       const stop = attach(
         response,
         format,
-        (subscriber) => follow(id, after, subscriber),
+        known,
+        (subscriber) => follow(id, known.at(-1)?.seq ?? after, subscriber),
         limits,
         () => endings.delete(stop),
       )
@@ -75,13 +83,14 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
 function attach(
   response: ServerResponse,
   { encode, heartbeat, farewell }: StreamFormat,
+  known: readonly JobEvent[],
   subscribe: (subscriber: Parameters<Follow>[2]) => Subscription,
   limits: StreamLimits,
   onClosed: () => void,
 ): () => void {
   let drainTimer: NodeJS.Timeout | null = null
   /** What the socket has not been given yet, and what is to be said after it, once nothing more will come. */
-  const pending: Buffer[] = []
+  const pending: Buffer[] = known.map(encode)
   let lastWords: string | null = null
 
   const subscription = subscribe({
@@ -114,6 +123,7 @@ function attach(
     if (drainTimer) clearTimeout(drainTimer)
     onClosed()
   })
+  pump()
   return endEarly
 
   function endEarly(): void {

@@ -125,9 +125,15 @@ export function createSession(peer: Peer, parts: SessionParts) {
     switch (op) {
       case 'submit': {
         if (isFull()) return
-        const { job } = await parts.submit(tenant, received.job, received.idempotency_key ?? null)
+        const { job, first } = await parts.submit(
+          tenant,
+          received.job,
+          received.idempotency_key ?? null,
+          true,
+        )
         sendText(`{"op":"accepted","ref":${JSON.stringify(ref)},"job":${job.text}}`)
-        return subscribe(job.record.id, 0)
+        if (first && socket.readyState === socket.OPEN) socket.send(frameOf(first), { binary: false }, onSent)
+        return subscribe(job.record.id, first?.seq ?? 0)
       }
       case 'subscribe': {
         const { record } = await find(received.job_id)

@@ -47,7 +47,7 @@ export interface Store {
    * Calls `listener` with each batch of events that is applied from now on (resolves once that holds), and maybe with
    * one that was applied just before.
    */
-  follow(id: string, listener: Listener): Promise<Unfollow>
+  follow(id: string, listener: Listener): Promise<Followed>
 
   /** The tenant's jobs, newest first. */
   list(tenant: string, filter: ListFilter, page: PageRequest): Promise<JobList>
@@ -102,6 +102,8 @@ export interface NewJob {
   readonly idempotency: Idempotency | null
   /** How many jobs of its type may wait for their first attempt, this one included. */
   readonly maxWaiting: number
+  /** Somebody here is about to follow it from its first event on. */
+  readonly isFollowed?: boolean
 }
 
 export interface Idempotency {
@@ -173,6 +175,12 @@ export interface Listener {
   interrupted(): void
 }
 export type Unfollow = () => void
+
+export interface Followed {
+  readonly unfollow: Unfollow
+  /** All events after this one will be heard; null where the journal must be read to know what was before. */
+  readonly from: number | null
+}
 
 export interface ListFilter {
   readonly status?: JobStatus

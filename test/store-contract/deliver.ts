@@ -218,22 +218,19 @@ export function delivering(t: Test, openStore: OpenStore): void {
     // Whatever other tests left is out of the way.
     await store.deliveries.claim(1_000, LEASE_MS)
     const busy = newUrl()
-    const first = await handedOver(store, busy)
-    for (let n = 0; n < 10; n++) await handedOver(store, busy)
+    const many: string[] = []
+    for (let n = 0; n < 11; n++) many.push((await handedOver(store, busy)).id)
     const { id } = await handedOver(store)
     const order: string[] = []
     while (!order.includes(id)) {
       const { claims } = await store.deliveries.claim(1, LEASE_MS)
       for (const claim of claims) {
-        order.push(claim.id)
+        // What other tests have put off may become due meanwhile.
+        if ([id, ...many].includes(claim.id)) order.push(claim.id)
         await store.deliveries.settle(claim, delivered)
       }
     }
-    t.equal(order[0], first.id)
-    t.ok(
-      order.length <= 3,
-      `Expected the other origin's to be among the first 3, got it as number ${order.length}`,
-    )
+    t.strictSame(order, [many[0], id])
   })
 
   t.test('a redelivery to an earlier return address is void', async (t) => {

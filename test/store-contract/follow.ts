@@ -25,8 +25,8 @@ export function following(t: Test, openStore: OpenStore): void {
     const store = await openStore(t)
     const job = await withEvents(store, 1)
     const [a, b] = [listen(), listen()]
-    const leave = await store.follow(job.record.id, a)
-    const leaveToo = await store.follow(job.record.id, b)
+    const { unfollow: leave } = await store.follow(job.record.id, a)
+    const { unfollow: leaveToo } = await store.follow(job.record.id, b)
     await move(store, job, { kind: 'started', queue: 'a' })
     await Promise.all([a, b].map((each) => each.until(({ seq }) => seq === 2)))
     leave()

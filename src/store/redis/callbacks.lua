@@ -59,8 +59,12 @@ local function plan(origin, served)
   end
   at = math.max(at, now)
   local known = tonumber(redis.call('ZSCORE', queue, origin))
-  if known and known <= now and at == now and not served then
+  if known and known < now + 1 and at == now and not served then
     return
+  end
+  -- Behind all that have waited since this millisecond began.
+  if served and at == now then
+    at = now + 0.5
   end
   redis.call('ZADD', queue, at, origin)
   if not known or at < known then

@@ -63,7 +63,7 @@ local function giveUp(origin)
   return found
 end
 
-local origins = redis.call('ZRANGEBYSCORE', queue, '-inf', now, 'LIMIT', 0, limit)
+local origins = redis.call('ZRANGEBYSCORE', queue, '-inf', '(' .. string.format('%.0f', now + 1), 'LIMIT', 0, limit)
 local left = limit
 for n, origin in ipairs(origins) do
   reap(origin)
@@ -84,5 +84,6 @@ for n, origin in ipairs(origins) do
   end
   plan(origin, true)
 end
-reply[1] = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2] or ''
+local nextAt = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')[2]
+reply[1] = nextAt and math.floor(nextAt) or ''
 return reply

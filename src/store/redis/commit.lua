@@ -1,7 +1,7 @@
 -- Writes changes of jobs, all of them or none, with the cursor of the source that told them (invariant 5).
 --
 -- KEYS  cursors  due  started  then for each change: job  journal  waiting
--- ARGV  source ('' without a fence)  from  to  channel prefix
+-- ARGV  source ('' without a fence)  from  to  prefix of the nodes' channels  the node that asks
 --       due of an ended job that has a return address
 --       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
 --       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events
@@ -9,7 +9,7 @@
 -- Returns {'applied', id…} naming jobs whose return address is to be handed something
 --       | {'fenced', cursor} | {'conflict', id…}
 
-local HEAD = 5
+local HEAD = 6
 local FIELDS = 9
 local EVENT_FIELDS = 4
 
@@ -45,6 +45,23 @@ local function wanted(filter, isBusy, events)
   return false
 end
 
+-- What each node is told: a job's id and its events, or no more than the seq if it is the one that asks.
+local told = {}
+local function tell(followers, id, events)
+  for node in followers:gmatch('%S+') do
+    local lines = told[node] or {}
+    told[node] = lines
+    if node == ARGV[5] then
+      lines[#lines + 1] = id .. ' ' .. events[#events]:match('^{"seq":(%d+)')
+    else
+      lines[#lines + 1] = id
+      for _, event in ipairs(events) do
+        lines[#lines + 1] = event
+      end
+    end
+  end
+end
+
 local reply = {'applied'}
 at = HEAD
 for key = 4, #KEYS, 3 do
@@ -77,21 +94,27 @@ for key = 4, #KEYS, 3 do
     redis.call('HINCRBY', job, 'trimmed', excess)
   end
 
-  local state = redis.call('HMGET', job, 'filter', 'delivering')
-  local filter = state[1]
+  local state = redis.call('HMGET', job, 'filter', 'delivering', 'followers')
+  local filter, followers = state[1], state[3]
   if wanted(filter, state[2], events) then
     reply[#reply + 1] = id
   end
   -- A return address keeps an ended job due: the watchdog sees to it that the last event is handed over.
-  redis.call('ZADD', KEYS[2], ended and filter and ARGV[5] or due, id)
+  redis.call('ZADD', KEYS[2], ended and filter and ARGV[6] or due, id)
   -- With one, how long it stays depends on its deliveries.
   if ended and not filter then
     redis.call('PEXPIREAT', job, expireAt)
     redis.call('PEXPIREAT', journal, expireAt)
   end
-  if #events > 0 then
-    redis.call('PUBLISH', ARGV[4] .. id, table.concat(events, '\n'))
+  if followers and #events > 0 then
+    tell(followers, id, events)
+    if ended then
+      redis.call('HDEL', job, 'followers')
+    end
   end
+end
+for node, lines in pairs(told) do
+  redis.call('PUBLISH', ARGV[4] .. node, table.concat(lines, '\n'))
 end
 
 if source ~= '' then

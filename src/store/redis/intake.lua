@@ -4,12 +4,12 @@
 -- KEYS  due  list  waiting  then those of BullMQ's script
 -- ARGV  job key prefix  journal key prefix  how many may wait
 --       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options
---       then for each job: id  timestamp  record  event  input  due  filter  callback  origin of the return address
+--       then for each job: node that follows it ('' without)  id  timestamp  record  event  input  due  filter  callback  origin of the return address
 --       idempotency key ('' without)  fingerprint  keep ms
 -- Returns for each job 'accepted' | 'full' | 'duplicate <id>' | 'mismatch <id>'
 
 local HEAD = 6
-local FIELDS = 12
+local FIELDS = 13
 
 local queueKeys = {}
 for key = 4, #KEYS do
@@ -20,16 +20,19 @@ local limit = tonumber(ARGV[3])
 
 local reply = {}
 for at = HEAD, #ARGV - 1, FIELDS do
-  local id, timestamp, input = ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 5]
+  local follower, id, timestamp, input = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 6]
   local status, owner = accept({
     job = ARGV[1] .. id, journal = ARGV[2] .. id, due = KEYS[1], list = KEYS[2], waiting = KEYS[3],
-    idempotency = ARGV[at + 10],
+    idempotency = ARGV[at + 11],
   }, {
-    id = id, record = ARGV[at + 3], event = ARGV[at + 4], input = input, due = ARGV[at + 6], filter = ARGV[at + 7],
-    callback = ARGV[at + 8], prefix = ARGV[1], limit = limit, origin = ARGV[at + 9], fingerprint = ARGV[at + 11],
-    keep = ARGV[at + 12],
+    id = id, record = ARGV[at + 4], event = ARGV[at + 5], input = input, due = ARGV[at + 7], filter = ARGV[at + 8],
+    callback = ARGV[at + 9], prefix = ARGV[1], limit = limit, origin = ARGV[at + 10], fingerprint = ARGV[at + 12],
+    keep = ARGV[at + 13],
   })
   if status == 'accepted' then
+    if follower ~= '' then
+      redis.call('HSET', ARGV[1] .. id, 'followers', ' ' .. follower)
+    end
     options.jobId, options.timestamp = id, timestamp
     addStandardJob(queueKeys, {{ARGV[4], id, ARGV[5], timestamp}, input, options})
   end

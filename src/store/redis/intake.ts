@@ -4,6 +4,7 @@ import { packEvent, packRecord } from './compact.ts'
 import type { Client } from './connect.ts'
 import { dueOf } from './due.ts'
 import { filterOf, originOf, type Keys } from './keys.ts'
+import type { createFollow } from './follow.ts'
 import type { Replicate } from './replicate.ts'
 import { defineScript } from './scripts.ts'
 
@@ -26,8 +27,17 @@ export interface Addition {
 /** Takes a job in and puts it into its first queue, both or nothing, in one atomic step. */
 export type Intake = (job: NewJob, addition: Addition) => Promise<Accepted>
 
+export interface IntakeParts {
+  readonly redis: Client
+  readonly keys: Keys
+  readonly replicate: Replicate
+  readonly follow: Pick<ReturnType<typeof createFollow>, 'expect' | 'forgo'>
+}
+
 interface Waiting {
   readonly job: NewJob
+  /** The node that follows it, '' for none. */
+  readonly follower: string
   readonly resolve: (accepted: Accepted) => void
   readonly reject: (error: unknown) => void
 }
@@ -42,7 +52,7 @@ interface Batch {
  * Makes the intake of a store whose Redis is that of the queues. What is submitted in one turn of the event loop goes to
  * Redis in one call, by tenant and type: under load, that is what both have to do least for.
  */
-export function createIntake(redis: Client, keys: Keys, replicate: Replicate): Intake {
+export function createIntake({ redis, keys, replicate, follow }: IntakeParts): Intake {
   const run = defineScript<string[]>(redis, 'intake', 'accepting', addStandardJob())
   let batches = new Map<string, Batch>()
 
@@ -53,7 +63,8 @@ export function createIntake(redis: Client, keys: Keys, replicate: Replicate): I
       if (batches.size === 0) setImmediate(sendAll)
       let batch = batches.get(name)
       if (!batch) batches.set(name, (batch = { addition, jobs: [], characters: 0 }))
-      batch.jobs.push({ job, resolve, reject })
+      const follower = job.isFollowed ? (follow.expect(job.record.id) ?? '') : ''
+      batch.jobs.push({ job, follower, resolve, reject })
       batch.characters += job.input.length
       if (batch.jobs.length < MAX_JOBS && batch.characters < MAX_CHARACTERS) return
       batches.delete(name)
@@ -78,13 +89,20 @@ export function createIntake(redis: Client, keys: Keys, replicate: Replicate): I
           addition.prefix,
           addition.name,
           addition.options,
-          ...jobs.flatMap(({ job }) => argsOf(job, keys)),
+          ...jobs.flatMap((each) => argsOf(each, keys)),
         ],
       )
       await replicate(keys.due)
-      for (const [index, { resolve }] of jobs.entries()) resolve(toAccepted(replies[index] ?? ''))
+      for (const [index, { job, resolve }] of jobs.entries()) {
+        const accepted = toAccepted(replies[index] ?? '')
+        if (accepted.status !== 'accepted') follow.forgo(job.record.id)
+        resolve(accepted)
+      }
     } catch (error) {
-      for (const { reject } of jobs) reject(error)
+      for (const { job, reject } of jobs) {
+        follow.forgo(job.record.id)
+        reject(error)
+      }
     }
   }
 }
@@ -103,10 +121,10 @@ function addStandardJob(): string {
   ].join('\n')
 }
 
-function argsOf(job: NewJob, keys: Keys): (string | number)[] {
+function argsOf({ job, follower }: Waiting, keys: Keys): (string | number)[] {
   const { record, event, input, callback, idempotency } = job
   const kept = packEvent(record, record.seq, event).prefix || event
-  const args = [record.id, record.createdAt, packRecord(record), kept, input, dueOf(record)]
+  const args = [follower, record.id, record.createdAt, packRecord(record), kept, input, dueOf(record)]
   args.push(
     filterOf(callback),
     callback ? JSON.stringify(callback) : '',

@@ -4,12 +4,12 @@ import type { Callback } from '../deliveries.ts'
 /** The names of everything that Quartet keeps in Redis. The braces put it all in one slot of a cluster. */
 export function createKeys(prefix = '{quartet}:') {
   return {
-    /** hash: record (compact.ts), version, input, trimmed; with a return address the state of its deliveries */
+    /** hash: record (compact.ts), version, input, trimmed, followers; with a return address the state of its deliveries */
     job: (id: string) => `${prefix}job:${id}`,
     /** list: the events (compact.ts); the first one's seq is `trimmed` + 1 */
     journal: (id: string) => `${prefix}journal:${id}`,
-    /** pub/sub channel: envelopes, one a line */
-    channel: (id: string) => `${prefix}live:${id}`,
+    /** pub/sub channel of a node: what happens to the jobs that it follows, by lines: an id, its envelopes, … (follow.ts) */
+    node: (node: string) => `${prefix}live:${node}`,
     /** list: what became of each try of a webhook (delivery-records.ts) */
     tries: (id: string) => `${prefix}tries:${id}`,
     /** sorted set: `<job id>.<seq>` of events that were given up, by when; the job has `dead:<seq>`, their origin */

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { toEvent } from '../../messages.ts'
 import type { Accepted, Applied, Backlog, Change, Nodes, Store, Stored } from '../store.ts'
 import type { Client, Connect } from './connect.ts'
@@ -7,6 +8,7 @@ import { packEvent, packRecord, unpackEvent, unpackRecord } from './compact.ts'
 import { createDeliveries, type DeliveriesParts } from './deliveries.ts'
 import { dueOf } from './due.ts'
 import { createFollow } from './follow.ts'
+import { createIntake, type Intake } from './intake.ts'
 import { createKeys, filterOf, originOf } from './keys.ts'
 import { createViews } from './views.ts'
 import { defineScript } from './scripts.ts'
@@ -23,9 +25,14 @@ export type RedisStoreOptions = Partial<
   Pick<DeliveriesParts, 'replicate' | 'perOrigin' | 'patienceMs' | 'circuitWaitsMs'>
 >
 
+/** The store, and what it can do beyond the port where the queues are in the same Redis. */
+export interface RedisStore extends Store {
+  readonly intake: Intake
+}
+
 /**
  * The store in Redis: a hash and a list per job, a sorted set of due times, one per tenant for listing, a hash of
- * cursors, a string per idempotency key, a channel per job. All in the hash slot `{quartet}`.
+ * cursors, a string per idempotency key, a channel per node. All in the hash slot `{quartet}`.
  *
  * @param redis the connection for commands; BullMQ's producers share it, which keeps their order
  * @param options.replicate waited for before a client is told that something is stored
@@ -39,9 +46,10 @@ export function createRedisStore(
     patienceMs = 3 * 86_400_000,
     circuitWaitsMs = CIRCUIT_WAITS_MS,
   }: RedisStoreOptions = {},
-): Store {
+): RedisStore {
   const keys = createKeys()
-  const follow = createFollow(connect, keys)
+  const node = randomBytes(6).toString('base64url')
+  const follow = createFollow({ redis, connect, keys, node })
   const views = createViews(redis, keys)
   const accept = defineScript<string[]>(redis, 'accept', 'accepting')
   const withdraw = defineScript<number>(redis, 'withdraw')
@@ -107,8 +115,8 @@ export function createRedisStore(
     },
 
     async apply(fence, changes): Promise<Applied> {
-      const head = [fence?.source ?? '', fence?.from ?? '', fence?.to ?? '', keys.channel('')]
-      const [status, ...rest] = await commit(
+      const head = [fence?.source ?? '', fence?.from ?? '', fence?.to ?? '', keys.node(''), node]
+      const applying = commit(
         [
           keys.cursors,
           keys.due,
@@ -121,8 +129,14 @@ export function createRedisStore(
         ],
         [...head, clock.now() + CALLBACK_CHECK_MS, ...changes.flatMap(changeArgs)],
       )
+      const [status, ...rest] = await applying.catch((error: unknown) => {
+        // It may have been applied all the same.
+        follow.doubt(changes.map(({ record }) => record.id))
+        throw error
+      })
       if (status === 'fenced') return { status, cursor: rest[0] || null }
       if (status === 'conflict') return { status, ids: rest }
+      for (const { record, events } of changes) follow.tell(record.id, events)
       // What a source told can be read from it again; what the gateway decided cannot.
       if (!fence) await replicate(keys.due)
       return { status: 'applied', callbacks: rest }
@@ -146,6 +160,8 @@ export function createRedisStore(
     },
 
     follow: follow.follow,
+
+    intake: createIntake({ redis, keys, replicate, follow }),
 
     async overdue(now, limit, claimMs) {
       return overdue([keys.due], [now, limit, now + claimMs])
