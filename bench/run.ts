@@ -4,7 +4,12 @@ import { startRedis } from '../test/helper.ts'
 import { compare } from './compare.ts'
 import { accept } from './figures/accept.ts'
 import { endToEnd } from './figures/end-to-end.ts'
+import { fanOutFigures } from './figures/fan-out.ts'
+import { idleFigures } from './figures/idle.ts'
 import { latencyFigures } from './figures/latency.ts'
+import { scale } from './figures/scale.ts'
+import { start } from './figures/start.ts'
+import { stream } from './figures/stream.ts'
 import { head, report } from './report.ts'
 import { endOnSignal, withScope } from './scope.ts'
 
@@ -12,7 +17,7 @@ import { endOnSignal, withScope } from './scope.ts'
  * Quartet beside what one would write by hand on the same packages: `npm run bench`, which builds both, `-- --quick`
  * for fewer and shorter rounds, `-- --only accept,sse` for some of the figures. See docs/PERFORMANCE.md.
  */
-const figures = [accept, ...latencyFigures, endToEnd]
+const figures = [accept, ...latencyFigures, endToEnd, stream, ...fanOutFigures, ...idleFigures, start, scale]
 
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, only: { type: 'string' } },

@@ -52,7 +52,12 @@ export async function buildApp({ url, redis }: { url: string; redis: Redis }): P
     }
     // Whoever listens only after the job is added may miss its end.
     const end = stream(reply, queues, id)
-    await queues.add(type, id, input)?.catch(end)
+    try {
+      await queues.add(type, id, input)
+    } catch (error) {
+      request.log.error(error)
+      end()
+    }
     return reply
   })
 

@@ -1,0 +1,48 @@
+import { atMost, cpuOf, cpuRows, runLoad, watchedOf, type Bench, type Figure } from '../figure.ts'
+import { sideNames, startSide } from '../sides.ts'
+
+const CLIENTS = 1_000
+const EVENTS = 100
+const PER_SECOND = 20
+
+type Round = { count: number; interval_ms?: number; at_once?: boolean }
+
+const burst: Round = { count: EVENTS, at_once: true }
+const paced: Round = { count: EVENTS, interval_ms: 1_000 / PER_SECOND }
+
+/** One job that a crowd follows. The first round of each job is the warm-up. */
+export const fanOutFigures: readonly Figure[] = [
+  fanOutOf('burst', `${EVENTS} events in a burst`, 0.7, ({ isQuick }) =>
+    Array.from({ length: isQuick ? 4 : 7 }, () => burst),
+  ),
+  fanOutOf('paced', `${EVENTS} events, ${PER_SECOND} a second`, 0.8, ({ isQuick }) => [
+    burst,
+    isQuick ? { ...paced, count: EVENTS / 2 } : paced,
+  ]),
+]
+
+function fanOutOf(name: string, what: string, most: number, rounds: (bench: Bench) => Round[]): Figure {
+  return {
+    name,
+    title: `${CLIENTS.toLocaleString('en')} SSE clients on one job, ${what}`,
+    sides: sideNames,
+    rounds: { full: 4, quick: 1 },
+    rows: [
+      { key: 'cpu_gateway', label: 'CPU µs per delivery: gateway', digits: 2, must: atMost(most) },
+      { key: 'per_second', label: 'deliveries/s', digits: 0 },
+      ...cpuRows('delivery').slice(1),
+    ],
+    async measure(t, bench, side) {
+      const { redis } = bench
+      const started = await startSide(t, side, { redis })
+      const report = await runLoad(t, 'fanOut', {
+        urls: started.urls,
+        watched: watchedOf(redis, started),
+        redisUrl: redis.url,
+        clients: CLIENTS,
+        rounds: rounds(bench),
+      })
+      return { ...report.values, ...cpuOf(report) }
+    },
+  }
+}
