@@ -11,14 +11,13 @@ export type Measured = Readonly<Record<SideName, readonly Sample[]>>
 export async function compare(bench: Bench, figure: Figure): Promise<Measured> {
   const measured: Record<SideName, Sample[]> = { baseline: [], quartet: [] }
   const rounds = figure.rounds[bench.isQuick ? 'quick' : 'full']
+  const sides = (bench.isQuick && figure.quickSides) || figure.sides
   for (let round = 0; round < rounds; round++) {
-    for (const side of round % 2 === 0 ? figure.sides : figure.sides.toReversed()) {
+    for (const side of round % 2 === 0 ? sides : sides.toReversed()) {
       measured[side].push(await withScope((t) => figure.measure(t, bench, side)))
       await empty(bench)
-      process.stderr.write('.')
     }
   }
-  process.stderr.write('\n')
   return measured
 }
 

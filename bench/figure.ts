@@ -29,6 +29,8 @@ export interface Figure {
   readonly title: string
   /** In the order of a round; one side alone where the other has no such thing. */
   readonly sides: readonly SideName[]
+  /** With `--quick`, if they are fewer. */
+  readonly quickSides?: readonly SideName[]
   readonly rows: readonly Row[]
   /** Measurements of each side: in full, and with `--quick`. */
   readonly rounds: { readonly full: number; readonly quick: number }
@@ -59,15 +61,17 @@ export const cpuRows = (unit: string): Row[] => [
   { key: 'cpu_redis', label: '… Redis', digits: 1 },
   { key: 'cpu_worker', label: '… workers', digits: 1 },
   { key: 'load_share', label: 'load client, % of one core', digits: 0 },
+  { key: 'others_share', label: 'all else on the machine, % of one core', digits: 0 },
 ]
 
-/** Of a report: CPU by what was counted, and whether the load client itself was near its limit. */
+/** Of a report: CPU by what was counted; whether the load client was near its limit, and who else was there. */
 export function cpuOf({ cpu, count, seconds }: Report): Sample {
   return {
     cpu_gateway: cpu.gateway / count,
     cpu_redis: cpu.redis / count,
     cpu_worker: cpu.worker / count,
     load_share: cpu.load / seconds / 10_000,
+    others_share: cpu.others / seconds / 10_000,
   }
 }
 

@@ -5,7 +5,7 @@ import { compare } from './compare.ts'
 import { accept } from './figures/accept.ts'
 import { endToEnd } from './figures/end-to-end.ts'
 import { fanOutFigures } from './figures/fan-out.ts'
-import { idleFigures } from './figures/idle.ts'
+import { idle } from './figures/idle.ts'
 import { latencyFigures } from './figures/latency.ts'
 import { scale } from './figures/scale.ts'
 import { start } from './figures/start.ts'
@@ -17,7 +17,7 @@ import { endOnSignal, withScope } from './scope.ts'
  * Quartet beside what one would write by hand on the same packages: `npm run bench`, which builds both, `-- --quick`
  * for fewer and shorter rounds, `-- --only accept,sse` for some of the figures. See docs/PERFORMANCE.md.
  */
-const figures = [accept, ...latencyFigures, endToEnd, stream, ...fanOutFigures, ...idleFigures, start, scale]
+const figures = [accept, ...latencyFigures, endToEnd, stream, ...fanOutFigures, idle, start, scale]
 
 const { values: options } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, only: { type: 'string' } },
@@ -29,19 +29,16 @@ process.exitCode = (await main()) ? 0 : 1
 async function main(): Promise<boolean> {
   const startedAt = performance.now()
   let isMet = true
-  const lines = await withScope(async (t) => {
+  await withScope(async (t) => {
     // It is written anew between the measurements, and in none of them.
     const redis = await startRedis(t, { args: ['--auto-aof-rewrite-percentage', '0'] })
-    const all = [...head]
+    console.log(head.join('\n'))
     for (const figure of chosen) {
-      process.stderr.write(`${figure.title} `)
       const found = report(figure, await compare({ redis, isQuick: options.quick }, figure))
-      all.push(...found.lines)
+      console.log(found.lines.join('\n'))
       isMet &&= found.isMet
     }
-    return all
   })
-  console.log(lines.join('\n'))
   const seconds = Math.round((performance.now() - startedAt) / 1_000)
   console.log(`\n${seconds} s on ${availableParallelism()} cores, Node ${process.version}`)
   return isMet

@@ -8,7 +8,7 @@ export const accept: Figure = {
   name: 'accept',
   title: `accept: POST → 202, ${AT_ONCE} at a time, workers running`,
   sides: sideNames,
-  rounds: { full: 4, quick: 2 },
+  rounds: { full: 4, quick: 1 },
   rows: [
     { key: 'per_second', label: 'jobs/s', digits: 0, must: atLeast(1.5) },
     { key: 'p50_ms', label: 'p50 ms', digits: 1 },

@@ -8,7 +8,7 @@ export const endToEnd: Figure = {
   name: 'e2e',
   title: `end to end over SSE, ${AT_ONCE} at a time`,
   sides: sideNames,
-  rounds: { full: 4, quick: 2 },
+  rounds: { full: 4, quick: 1 },
   rows: [
     { key: 'per_second', label: 'jobs/s', digits: 0, must: atLeast(1.3) },
     { key: 'p50_ms', label: 'p50 ms', digits: 1 },

@@ -12,21 +12,36 @@ const paced: Round = { count: EVENTS, interval_ms: 1_000 / PER_SECOND }
 
 /** One job that a crowd follows. The first round of each job is the warm-up. */
 export const fanOutFigures: readonly Figure[] = [
-  fanOutOf('burst', `${EVENTS} events in a burst`, 0.7, ({ isQuick }) =>
-    Array.from({ length: isQuick ? 4 : 7 }, () => burst),
-  ),
-  fanOutOf('paced', `${EVENTS} events, ${PER_SECOND} a second`, 0.8, ({ isQuick }) => [
-    burst,
-    isQuick ? { ...paced, count: EVENTS / 2 } : paced,
-  ]),
+  fanOutOf({
+    name: 'burst',
+    what: `${EVENTS} events in a burst`,
+    most: 0.7,
+    full: 4,
+    job: ({ isQuick }) => Array.from({ length: isQuick ? 4 : 7 }, () => burst),
+  }),
+  fanOutOf({
+    name: 'paced',
+    what: `${EVENTS} events, ${PER_SECOND} a second`,
+    most: 0.8,
+    full: 2,
+    job: ({ isQuick }) => [burst, isQuick ? { ...paced, count: EVENTS / 2 } : paced],
+  }),
 ]
 
-function fanOutOf(name: string, what: string, most: number, rounds: (bench: Bench) => Round[]): Figure {
+interface FanOut {
+  readonly name: string
+  readonly what: string
+  readonly most: number
+  readonly full: number
+  job(bench: Bench): Round[]
+}
+
+function fanOutOf({ name, what, most, full, job }: FanOut): Figure {
   return {
     name,
     title: `${CLIENTS.toLocaleString('en')} SSE clients on one job, ${what}`,
     sides: sideNames,
-    rounds: { full: 4, quick: 1 },
+    rounds: { full, quick: 1 },
     rows: [
       { key: 'cpu_gateway', label: 'CPU µs per delivery: gateway', digits: 2, must: atMost(most) },
       { key: 'per_second', label: 'deliveries/s', digits: 0 },
@@ -40,7 +55,7 @@ function fanOutOf(name: string, what: string, most: number, rounds: (bench: Benc
         watched: watchedOf(redis, started),
         redisUrl: redis.url,
         clients: CLIENTS,
-        rounds: rounds(bench),
+        rounds: job(bench),
       })
       return { ...report.values, ...cpuOf(report) }
     },

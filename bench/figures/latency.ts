@@ -15,7 +15,7 @@ function latencyOf(name: string, mode: string, sides: readonly SideName[], must?
     name,
     title: `submit → result over ${mode}, idle`,
     sides,
-    rounds: { full: 4, quick: 2 },
+    rounds: { full: 4, quick: 1 },
     rows: [
       { key: 'p50_ms', label: 'p50 ms', digits: 2, ...(must && { must }) },
       { key: 'p99_ms', label: 'p99 ms', digits: 2 },
@@ -27,8 +27,8 @@ function latencyOf(name: string, mode: string, sides: readonly SideName[], must?
         mode: name,
         urls: started.urls,
         watched: watchedOf(redis, started),
-        warmUp: isQuick ? 300 : 500,
-        measured: isQuick ? 200 : 400,
+        warmUp: 300,
+        measured: isQuick ? 150 : 300,
       })
       return { ...report.values, ...cpuOf(report) }
     },

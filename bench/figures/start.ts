@@ -12,7 +12,7 @@ export const start: Figure = {
   name: 'start',
   title: 'gateway start to first 202 (built, Redis up)',
   sides: sideNames,
-  rounds: { full: 6, quick: 3 },
+  rounds: { full: 6, quick: 2 },
   rows: [{ key: 'first_202_ms', label: 'ms', digits: 0, must: atMostIs(MOST_MS, '1,000 ms') }],
   async measure(t, { redis }, side) {
     const port = await findFreePort()
