@@ -33,7 +33,7 @@ interface FanOut {
   readonly what: string
   readonly most: number
   readonly full: number
-  job(bench: Bench): Round[]
+  readonly job: (bench: Bench) => Round[]
 }
 
 function fanOutOf({ name, what, most, full, job }: FanOut): Figure {
