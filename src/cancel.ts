@@ -6,6 +6,8 @@ import type { Queues } from './queues.ts'
 
 const MAX_TRIES = 10
 const TRY_MS = 30
+/** How long the journal may take to tell that a worker has taken the job, before the wish to cancel comes first in it. */
+const TELL_MS = 10
 
 export interface CancelParts extends Deciding {
   readonly queues: Queues
@@ -32,7 +34,17 @@ export async function endEarly(
   const isOut = await removeFromQueue(parts.queues, asked)
   if (isOut || force)
     return append(parts, id, ({ record }) => ({ kind: 'ended', ending: record.ending ?? ending }))
+  if (!asked.active) await whenTold(parts, asked)
   return append(parts, id, () => ({ kind: 'canceling' }))
+}
+
+/** A worker has just taken it: the journal should say so first. */
+async function whenTold({ store }: CancelParts, { id, seq }: JobRecord): Promise<void> {
+  for (let tries = 1; tries <= MAX_TRIES; tries++) {
+    await delay(TELL_MS)
+    const [stored] = await store.load([id])
+    if (!stored || stored.record.seq > seq) return
+  }
 }
 
 async function removeFromQueue(queues: Queues, { id, route, step }: JobRecord): Promise<boolean> {

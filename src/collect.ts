@@ -7,13 +7,21 @@ import type { Membership } from './membership.ts'
 import { isCorrelationId, isTerminal } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
-import { compareIds, type ResultQueue } from './result-queue.ts'
+import { compareIds, type ResultEntry, type ResultQueue } from './result-queue.ts'
 import { toOutcomes, type Told } from './outcomes.ts'
 import type { Fence, Stored } from './store/store.ts'
 
 /** Entries read at a time: a backlog costs bounded memory. */
 const BATCH = 500
 const BLOCK_MS = 1_000
+/**
+ * Once so many come at a time, more are waited for: larger batches cost less each, and the step from started to completed
+ * is often one write. Whoever is alone waits for nobody.
+ */
+const CROWD = 32
+const GATHER_MS = 8
+/** So long is a job that has just been started given to be over: then both are one write. */
+const SETTLE_MS = 3
 const LEASE_MS = 3_000
 const RENEW_MS = 1_000
 const TRIM_MS = 10_000
@@ -76,7 +84,7 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
   await suspectCut(parts, position)
 
   while (!signal.aborted) {
-    const entries = await results.read(position, BATCH, BLOCK_MS)
+    const entries = await readOn(results, position)
     if (entries.length === BATCH) await suspectCut(parts, position)
     const { told, last } = await toOutcomes(queue, results, entries, entries.length === BATCH)
     const to = last ?? position
@@ -91,6 +99,7 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       }
     }
     position = to
+    if (entries.length >= CROWD && entries.length < BATCH) await delay(GATHER_MS)
     if (Date.now() >= renewAt) {
       if (!membership.collects(queue) || !(await store.lease(queue, owner, LEASE_MS))) return
       renewAt = Date.now() + RENEW_MS
@@ -100,6 +109,18 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       trimAt = isMore ? 0 : Date.now() + TRIM_MS
     }
   }
+}
+
+/** What comes next, waited for; and what follows at once, where that is all but certain to be more. */
+async function readOn(results: ResultQueue, position: string | null): Promise<ResultEntry[]> {
+  const entries = await results.read(position, BATCH, BLOCK_MS)
+  const last = entries.at(-1)
+  const isBeginning = last?.event === 'active' && entries.length < CROWD
+  const isAwaited = entries.some(
+    ({ event }) => event === 'progress' || event === 'completed' || event === 'failed',
+  )
+  if (!isBeginning || isAwaited) return entries
+  return [...entries, ...(await results.read(last.id, BATCH - entries.length, SETTLE_MS))]
 }
 
 /** Applies what was told, with the cursor; nothing if it changes nothing, unless the cursor is to be moved anyway. */

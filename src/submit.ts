@@ -1,4 +1,4 @@
-import { createHash, randomInt } from 'node:crypto'
+import { createHash, randomBytes, randomInt } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Backlogs } from './backlog.ts'
@@ -179,14 +179,22 @@ export function createSubmit(parts: SubmitParts): Submit {
   }
 }
 
+/** Random bytes that are drawn at a time, and how many of them an id takes. */
+const POOL_BYTES = 4_096
+const ID_BYTES = 16
+
 /** UUIDv7 by the store's clock, so that ids sort by creation, whichever node made them; within a node strictly. */
 function createIds(): (now: number) => string {
   let msecs = 0
   let seq = 0
+  let pool = Buffer.alloc(0)
   return (now) => {
     seq = now > msecs ? randomInt(2 ** 31) : seq + 1
     msecs = Math.max(msecs, now)
-    return uuidv7({ msecs, seq })
+    if (pool.length < ID_BYTES) pool = randomBytes(POOL_BYTES)
+    const random = pool.subarray(0, ID_BYTES)
+    pool = pool.subarray(ID_BYTES)
+    return uuidv7({ msecs, seq, random })
   }
 }
 

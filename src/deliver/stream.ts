@@ -139,7 +139,7 @@ function attach(
   function pump(): boolean {
     let hasRoom = true
     let left = SLICE
-    response.cork()
+    // All that is written in one turn goes out together: Node.js corks the socket for it.
     for (let next = pending[0]; next && left > 0; next = pending[0]) {
       const slice = next.subarray(0, left)
       if (slice.length === next.length) pending.shift()
@@ -147,7 +147,6 @@ function attach(
       left -= slice.length
       hasRoom = response.write(slice)
     }
-    response.uncork()
     if (!hasRoom) limitDraining()
     return hasRoom
   }

@@ -1,10 +1,11 @@
+import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import { endEarly, type CancelParts } from '../cancel.ts'
 import { createAjv } from '../catalog.ts'
 import { Problem, toProblem } from '../errors.ts'
 import type { Follow, Subscription } from '../follow.ts'
-import { isCorrelationId, isTerminal } from '../messages.ts'
+import { isCorrelationId, isTerminal, type JobEvent } from '../messages.ts'
 import type { JobView } from '../store/store.ts'
 import type { Submit } from '../submit.ts'
 import { encodeOnce } from './encode-once.ts'
@@ -35,6 +36,8 @@ export type Close = (reason: keyof typeof closes, message: string) => void
 
 interface Peer {
   readonly socket: WebSocket
+  /** What the WebSocket writes to. */
+  readonly connection: Duplex
   readonly tenant: string
   readonly close: Close
   readonly heartbeatMs: number
@@ -73,7 +76,7 @@ const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 
 /** One socket's conversation. Messages are answered one after another, in the order they came. */
 export function createSession(peer: Peer, parts: SessionParts) {
-  const { socket, tenant, close, heartbeatMs, log } = peer
+  const { socket, connection, tenant, close, heartbeatMs, log } = peer
   const subscriptions = new Map<string, Subscription>()
   let isReady = false
   let drainTimer: NodeJS.Timeout | null = null
@@ -132,7 +135,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
           true,
         )
         sendText(`{"op":"accepted","ref":${JSON.stringify(ref)},"job":${job.text}}`)
-        if (first && socket.readyState === socket.OPEN) socket.send(frameOf(first), { binary: false }, onSent)
+        if (first) sendEvents([first])
         return subscribe(job.record.id, first?.seq ?? 0)
       }
       case 'subscribe': {
@@ -181,7 +184,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
     subscriptions.get(id)?.stop()
     const subscription = parts.follow(id, after, {
       write(events) {
-        for (const event of events) socket.send(frameOf(event), { binary: false }, onSent)
+        sendEvents(events)
         return hasRoom()
       },
       hasRoom,
@@ -209,12 +212,27 @@ export function createSession(peer: Peer, parts: SessionParts) {
     for (const subscription of subscriptions.values()) subscription.resume()
   }
 
+  function sendEvents(events: readonly JobEvent[]): void {
+    if (socket.readyState !== socket.OPEN) return
+    gather()
+    for (const event of events) socket.send(frameOf(event), { binary: false }, onSent)
+  }
+
+  /** All frames of one turn go out together. */
+  function gather(): void {
+    if (connection.writableCorked > 0) return
+    connection.cork()
+    process.nextTick(() => connection.uncork())
+  }
+
   function send(frame: object): void {
     sendText(JSON.stringify(frame))
   }
 
   function sendText(text: string): void {
-    if (socket.readyState === socket.OPEN) socket.send(text, onSent)
+    if (socket.readyState !== socket.OPEN) return
+    gather()
+    socket.send(text, onSent)
   }
 }
 

@@ -1,5 +1,5 @@
 import websocket from '@fastify/websocket'
-import type { FastifyBaseLogger, FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { authenticate } from '../authenticate.ts'
 import { Problem } from '../errors.ts'
@@ -62,18 +62,12 @@ export async function registerWebSocket(
     },
     wsHandler: (socket, request) => {
       if (!isSameOrigin(request)) return socket.close(closes.forbidden, 'Expected the gateway’s own origin')
-      return serve(socket, authenticate(request), parts, limits, request.log)
+      return serve(socket, request, parts, limits)
     },
   })
 }
 
-function serve(
-  socket: WebSocket,
-  tenant: string,
-  parts: SessionParts,
-  limits: SocketLimits,
-  log: FastifyBaseLogger,
-): void {
+function serve(socket: WebSocket, request: FastifyRequest, parts: SessionParts, limits: SocketLimits): void {
   const close: Close = (reason, message) => {
     socket.close(closes[reason], message)
     // A peer that does not answer the close, or cannot read it, is cut off.
@@ -81,7 +75,16 @@ function serve(
   }
   if (socket.protocol !== SUBPROTOCOL) return close('bad_message', `Expected the subprotocol ${SUBPROTOCOL}`)
 
-  const session = createSession({ socket, tenant, close, heartbeatMs: limits.heartbeatMs, log }, parts)
+  const { log, socket: connection } = request
+  const peer = {
+    socket,
+    connection,
+    tenant: authenticate(request),
+    close,
+    heartbeatMs: limits.heartbeatMs,
+    log,
+  }
+  const session = createSession(peer, parts)
   const initTimer = setTimeout(() => {
     if (!session.isReady()) close('no_init', `Expected init within ${limits.initMs} ms`)
   }, limits.initMs)

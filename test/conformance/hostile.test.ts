@@ -69,14 +69,16 @@ t.test(
   async (t) => {
     const gateway = await startGateway(t, { keyed: { steps: ['keyed'] } })
     const admin = gateway.redis.connect()
-    // Writes of BullMQ's are refused, those of the store are not: the crash window between the two, held open.
+    // Writes of BullMQ's are refused, those of the store are not: the crash window between the two, held open. There is
+    // one for jobs with a priority, which are enqueued by themselves.
     await admin.acl('SETUSER', 'default', 'resetkeys', '~{quartet}*')
     const headers = { 'idempotency-key': 'k' }
-    const first = await gateway.post({ type: 'keyed', input: 1 }, headers)
+    const body = { type: 'keyed', input: 1, priority: 1 }
+    const first = await gateway.post(body, headers)
     t.not(first.status, 202)
     await admin.acl('SETUSER', 'default', 'allkeys')
 
-    const second = await gateway.post({ type: 'keyed', input: 1 }, headers)
+    const second = await gateway.post(body, headers)
     t.equal(second.status, 202)
     t.equal(second.headers.get('idempotent-replayed'), 'true')
     const { job_id: id } = (await second.json()) as { job_id: string }

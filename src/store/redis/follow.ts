@@ -202,15 +202,13 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
   function resubscribe(made: Redis): void {
     const channels = [...(subscribed ? [keys.node(node)] : []), ...(wakers.size > 0 ? [keys.callbacks] : [])]
     if (channels.length === 0) return
+    const heard = () => {
+      isOpen = subscribed !== null
+      doubt(topics.keys())
+      wake(0)
+    }
     // When the connection breaks again, its next 'ready' comes here again.
-    made.subscribe(...channels).then(
-      () => {
-        isOpen = subscribed !== null
-        doubt(topics.keys())
-        wake(0)
-      },
-      () => undefined,
-    )
+    made.subscribe(...channels).then(heard, () => undefined)
   }
 
   /** New jobs whose first listener never came. */
