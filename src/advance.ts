@@ -1,4 +1,5 @@
 import { problemObject, type ProblemObject } from './errors.ts'
+import { readFailure } from './failure.ts'
 import { eventText, jobText, oneLine } from './job.ts'
 import { isTerminal, type EventType, type JobRecord, type TerminalStatus } from './messages.ts'
 import type { Change, Stored } from './store/store.ts'
@@ -129,7 +130,13 @@ function retry(draft: Draft, reason: string, delayMs: number): void {
     draft.followUp.removeFrom = route[step] ?? null
     return endAs(draft, ending)
   }
-  const data = { ...stepOf(draft.record), attempt, reason, delay_ms: Math.max(0, Math.round(delayMs)) }
+  const { detail } = readFailure(reason)
+  const data = {
+    ...stepOf(draft.record),
+    attempt,
+    reason: detail,
+    delay_ms: Math.max(0, Math.round(delayMs)),
+  }
   emit(draft, 'step.retrying', JSON.stringify(data))
 }
 
@@ -146,10 +153,12 @@ function complete(draft: Draft, result: string): void {
 
 function fail(draft: Draft, reason: string): void {
   const { attempt } = draft.record
+  const { detail, problem } = readFailure(reason)
   end(draft, 'failed', {
-    ...problemObject('step_failed', reason),
+    ...problemObject('step_failed', detail),
     ...stepOf(draft.record),
     attempts: attempt,
+    ...(problem && { problem }),
   })
 }
 

@@ -55,6 +55,8 @@ export interface ProblemObject {
   readonly step?: string
   readonly index?: number
   readonly attempts?: number
+  /** With `step_failed`: the problem object that the worker gave as its reason. */
+  readonly problem?: Readonly<Record<string, unknown>>
 }
 
 export interface ProblemExtras {
