@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { parseRetryAfter } from '../retry-after.ts'
 import { isOfOpenSsl, tlsError } from './connect-error.ts'
 
 /**
@@ -71,16 +72,6 @@ export function judgeError(thrown: unknown): WebhookEnding {
     default:
       return { status, reason: 'network', error }
   }
-}
-
-/** Seconds or any of the three date forms (RFC 9110 sections 10.2.3 and 5.6.7), in ms from `now`, never negative. */
-function parseRetryAfter(value: string | string[] | undefined, now: number): number | undefined {
-  if (typeof value !== 'string') return undefined
-  if (/^\d{1,9}$/.test(value)) return Number(value) * 1_000
-  // Date.parse alone takes almost anything, and the oldest form, which has no zone, for local time.
-  if (!/^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/.test(value)) return undefined
-  const date = Date.parse(value.endsWith(' GMT') ? value : `${value} GMT`)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
 }
 
 /** A host with several addresses fails with one error for each, and no message of its own. */
