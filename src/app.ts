@@ -4,6 +4,7 @@ import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { createBacklogs } from './backlog.ts'
+import { startHttpSteps, type HttpSteps } from './call/http-steps.ts'
 import type { Catalog } from './catalog.ts'
 import { registerChangeJob } from './change-job.ts'
 import { collect } from './collect.ts'
@@ -114,6 +115,13 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     log,
   })
 
+  // Step queue → services.
+  let httpSteps: HttpSteps | null = null
+  app.addHook('onReady', async () => {
+    if (!roles.has('workers')) return
+    httpSteps = startHttpSteps({ services: catalog.services, store, connect, prefix, log })
+  })
+
   // Result queue → journal → next step, callback.
   const results = createResultQueues((queue) =>
     createResultQueue(redis, () => connect('blocking'), prefix, queue),
@@ -156,6 +164,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       backlogs,
       membership,
       openCircuits: (limit) => store.deliveries.openCircuits(limit),
+      openServices: (limit) => store.openServices(limit),
     })
     registerPostJob(app, parts)
     registerPoll(app, parts)
@@ -183,7 +192,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   })
   app.addHook('onClose', async () => {
     results.close()
-    await Promise.all([...consumers, webhooks?.close(CLOSE_MS)])
+    await Promise.all([...consumers, httpSteps?.close(), webhooks?.close(CLOSE_MS)])
     await Promise.all([queues.close(), guard.close(), store.close()])
     redis.disconnect()
   })

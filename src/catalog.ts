@@ -2,15 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
 import type { Violation } from './errors.ts'
-
-/** One step of a route: a BullMQ queue and how often a failed attempt is made again. */
-export interface Step {
-  readonly queue: string
-  /** Attempts in all, the first included. */
-  readonly attempts: number
-  /** The wait before the second attempt; it doubles with each further one. */
-  readonly backoffMs: number
-}
+import { attempts, backoff, stepSchema, toStep, type Service, type Step, type StepSource } from './steps.ts'
 
 export interface JobType {
   readonly name: string
@@ -28,19 +20,15 @@ export interface Catalog {
   readonly types: ReadonlyMap<string, JobType>
   /** Every queue that some route passes through. */
   readonly queues: readonly string[]
+  /** The services that are steps, by their queues. */
+  readonly services: ReadonlyMap<string, Service>
 }
 
 /** A catalogue that cannot be used. The message is one line that names the place, such as `types.order.steps[1]`. */
 export class CatalogError extends Error {}
 
-interface StepSource {
-  readonly queue: string
-  readonly attempts?: number
-  readonly backoff_ms?: number
-}
-
 interface TypeSource {
-  readonly steps: readonly (string | StepSource)[]
+  readonly steps: readonly StepSource[]
   readonly input: object | boolean
   readonly attempts: number
   readonly backoff_ms: number
@@ -49,11 +37,6 @@ interface TypeSource {
   readonly journal_limit: number
   readonly max_waiting: number
 }
-
-const attempts = { type: 'integer', minimum: 1, maximum: 1_000 }
-const backoff = { type: 'integer', minimum: 0, maximum: 86_400_000 }
-/** BullMQ puts queue names between colons. */
-const queue = { type: 'string', pattern: '^[^:\\s]+$', maxLength: 100 }
 
 const schema = {
   type: 'object',
@@ -74,17 +57,7 @@ const schema = {
             type: 'array',
             minItems: 1,
             maxItems: 50,
-            items: {
-              if: { type: 'string' },
-              // oxlint-disable-next-line unicorn/no-thenable -- a keyword of JSON Schema
-              then: queue,
-              else: {
-                type: 'object',
-                required: ['queue'],
-                additionalProperties: false,
-                properties: { queue, attempts, backoff_ms: backoff },
-              },
-            },
+            items: stepSchema,
           },
           input: { type: ['object', 'boolean'], default: true },
           attempts: { ...attempts, default: 3 },
@@ -138,16 +111,32 @@ export function parseCatalog(source: unknown): Catalog {
   const types = new Map<string, JobType>()
   for (const [name, type] of Object.entries(source.types)) types.set(name, toJobType(name, type))
   const queues = [...types.values()].flatMap(({ steps }) => steps.map((step) => step.queue))
-  return { types, queues: [...new Set(queues)] }
+  return { types, queues: [...new Set(queues)], services: servicesOf(types) }
+}
+
+/** What is behind a queue is the same in every route, as its jobs are: one service, or workers of its own. */
+function servicesOf(types: Catalog['types']): Map<string, Service> {
+  const known = new Map<string, { readonly place: string; readonly service: Service | null }>()
+  for (const { name, steps } of types.values()) {
+    for (const [index, { queue, service }] of steps.entries()) {
+      const place = `types.${name}.steps[${index}]`
+      const first = known.get(queue) ?? { place, service }
+      known.set(queue, first)
+      if (JSON.stringify(first.service) === JSON.stringify(service)) continue
+      throw new CatalogError(
+        `${place}: Expected the same http as in ${first.place}, or another queue, got the queue ${queue} twice`,
+      )
+    }
+  }
+  return new Map([...known].flatMap(([queue, { service }]) => (service ? [[queue, service] as const] : [])))
 }
 
 function toJobType(name: string, source: TypeSource): JobType {
-  const steps = source.steps.map((step) => {
-    const own = typeof step === 'string' ? { queue: step } : step
-    return {
-      queue: own.queue,
-      attempts: own.attempts ?? source.attempts,
-      backoffMs: own.backoff_ms ?? source.backoff_ms,
+  const steps = source.steps.map((step, index) => {
+    try {
+      return toStep(step, source)
+    } catch (error) {
+      throw new CatalogError(`types.${name}.steps[${index}].http.url: ${(error as Error).message}`)
     }
   })
   for (const [index, { queue }] of steps.entries()) {

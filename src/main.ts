@@ -42,6 +42,7 @@ async function main(): Promise<void> {
 
   if (config.roles.has('workers')) {
     const workers = startSampleWorkers({
+      queues: catalog.queues.filter((queue) => !catalog.services.has(queue)),
       connection: connect('blocking'),
       prefix: config.bullmqPrefix,
       onError: createErrorLog(log),

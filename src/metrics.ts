@@ -2,7 +2,8 @@ import type { FastifyInstance } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import type { Backlogs } from './backlog.ts'
 import type { Membership } from './membership.ts'
-import type { Deliveries } from './store/deliveries.ts'
+import type { Deliveries, OpenCircuit } from './store/deliveries.ts'
+import type { Store } from './store/store.ts'
 
 /** Labels are kept for good by who reads them. */
 const SHOWN_CIRCUITS = 100
@@ -43,12 +44,13 @@ export interface MetricsSources {
   readonly backlogs: Pick<Backlogs, 'waiting'>
   readonly membership: Pick<Membership, 'size'>
   readonly openCircuits: Deliveries['openCircuits']
+  readonly openServices: Store['openServices']
 }
 
 /** GET /metrics, in Prometheus's text format, with those of the process and of Node.js. */
 export function registerMetrics(
   app: FastifyInstance,
-  { metrics, backlogs, membership, openCircuits }: MetricsSources,
+  { metrics, backlogs, membership, ...sources }: MetricsSources,
 ): void {
   const { registry } = metrics
   collectDefaultMetrics({ register: registry })
@@ -69,19 +71,39 @@ export function registerMetrics(
       for (const [type, count] of backlogs.waiting()) this.set({ type }, count)
     },
   })
+  showCircuits(
+    registry,
+    'callback_circuit_open',
+    'Origins that no webhook is sent to, as they keep failing: 1 each, a hundred at most.',
+    sources.openCircuits,
+  )
+  showCircuits(
+    registry,
+    'service_circuit_open',
+    'Origins of services that no HTTP step calls, as they keep failing: 1 each, a hundred at most.',
+    sources.openServices,
+  )
+  app.get('/metrics', { logLevel: 'silent' }, async (_request, reply) =>
+    reply.type(registry.contentType).send(await registry.metrics()),
+  )
+}
+
+function showCircuits(
+  registry: Registry,
+  name: string,
+  help: string,
+  open: (limit: number) => Promise<readonly OpenCircuit[]>,
+): void {
   new Gauge({
-    name: 'quartet_callback_circuit_open',
-    help: 'Origins that no webhook is sent to, as they keep failing: 1 each, a hundred at most.',
+    name: `quartet_${name}`,
+    help,
     labelNames: ['origin'],
     registers: [registry],
     async collect() {
       this.reset()
       // A store that is away has its own metrics.
-      const circuits = await openCircuits(SHOWN_CIRCUITS).catch(() => [])
+      const circuits = await open(SHOWN_CIRCUITS).catch(() => [])
       for (const { origin } of circuits) this.set({ origin }, 1)
     },
   })
-  app.get('/metrics', { logLevel: 'silent' }, async (_request, reply) =>
-    reply.type(registry.contentType).send(await registry.metrics()),
-  )
 }

@@ -1,6 +1,7 @@
 import { Job, Queue, type JobsOptions } from 'bullmq'
 import type { Catalog } from './catalog.ts'
 import type { JobRecord } from './messages.ts'
+import { RETRY_AFTER } from './steps.ts'
 import type { Client } from './store/redis/connect.ts'
 import type { Addition } from './store/redis/intake.ts'
 import type { Replicate } from './store/redis/replicate.ts'
@@ -193,7 +194,10 @@ export function createQueues(
       ...KEEP,
       jobId: record.id,
       timestamp: now(),
-      ...(step && { attempts: step.attempts, backoff: { type: 'exponential', delay: step.backoffMs } }),
+      ...(step && {
+        attempts: step.attempts,
+        backoff: { type: step.service ? RETRY_AFTER : 'exponential', delay: step.backoffMs },
+      }),
       ...(record.priority > 0 && { priority: record.priority }),
       ...(delay > 0 && { delay }),
     }

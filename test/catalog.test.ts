@@ -63,6 +63,68 @@ t.test('types may share queues, and each queue is named once', (t) => {
   t.end()
 })
 
+t.test('a service is a step, in a queue that is named after it unless it is given another name', (t) => {
+  const long = `http://a/${'x'.repeat(200)}`
+  const steps = [
+    { http: { url: 'http://payment/payments', timeout_ms: 2_000 } },
+    { http: { url: 'https://Ship.internal:8443/v1/book:now/?dry=1', concurrency: 3 }, attempts: 9 },
+    { http: { url: 'http://payment' }, queue: 'refund' },
+    { http: { url: long } },
+    'plain',
+  ]
+  const { types, queues, services } = parseCatalog({ types: { x: { steps } } })
+  const [one, two, three, four, plain] = types.get('x')?.steps ?? []
+  const service = { timeoutMs: 30_000, concurrency: 10 }
+  t.match(one, {
+    queue: 'payment/payments',
+    attempts: 3,
+    service: { ...service, url: 'http://payment/payments', timeoutMs: 2_000 },
+  })
+  t.match(two, {
+    queue: 'ship.internal-8443/v1/book-now',
+    attempts: 9,
+    service: { ...service, url: 'https://ship.internal:8443/v1/book:now/?dry=1', concurrency: 3 },
+  })
+  t.match(three, { queue: 'refund', service: { ...service, url: 'http://payment/' } })
+  t.match(four?.queue, /^a\/x{89}-[0-9a-f]{8}$/)
+  t.match(plain, { queue: 'plain', service: null })
+  t.equal(queues.length, 5)
+  t.strictSame(
+    [...services],
+    [one, two, three, four].map((step) => [step?.queue, step?.service]),
+  )
+  t.end()
+})
+
+t.test('a queue is one service’s wherever it is a step, or nobody’s', (t) => {
+  const http = { url: 'http://a/b' }
+  const two = (one: unknown, other: unknown) =>
+    structuredClone({ types: { x: { steps: [one] }, y: { steps: ['first', other] } } })
+  t.equal(parseCatalog(two({ http }, { http, queue: 'a/b', attempts: 7 })).services.size, 1)
+  for (const [one, other] of [
+    [
+      { http, queue: 'q' },
+      { http: { url: 'http://a/c' }, queue: 'q' },
+    ],
+    [
+      { http, queue: 'q' },
+      { http: { ...http, timeout_ms: 1 }, queue: 'q' },
+    ],
+    [{ http, queue: 'q' }, 'q'],
+    ['q', { http, queue: 'q' }],
+  ]) {
+    t.equal(
+      refusalOf(() => parseCatalog(two(one, other))),
+      'types.y.steps[1]: Expected the same http as in types.x.steps[0], or another queue, got the queue q twice',
+    )
+  }
+  t.match(
+    refusalOf(() => parseCatalog(two({ http }, { http: { url: 'https://a/b' } }))),
+    /got the queue a\/b twice$/,
+  )
+  t.end()
+})
+
 t.test('what cannot be used is refused with the place where it is', (t) => {
   const order = (fields: object) => ({ types: { order: { steps: ['a'], ...fields } } })
   const steps = (...steps: unknown[]) => order({ steps })
@@ -93,6 +155,30 @@ t.test('what cannot be used is refused with the place where it is', (t) => {
     [steps('a', { queue: 'b', atempts: 1 }), 'types.order.steps[1].atempts: is not known'],
     [steps('a', 'b', 'a'), 'types.order.steps[2]: Expected each queue once in a route, got a again'],
     [steps('a', { queue: 'a' }), 'types.order.steps[1]: Expected each queue once in a route, got a again'],
+    [steps({ http: {} }), 'types.order.steps[0].http.url: is required'],
+    [steps({ http: 'http://a' }), 'types.order.steps[0].http: must be object'],
+    [steps({ http: { url: 'http://a', method: 'GET' } }), 'types.order.steps[0].http.method: is not known'],
+    [
+      steps({ http: { url: 'http://a', timeout_ms: 0 } }),
+      'types.order.steps[0].http.timeout_ms: must be >= 1',
+    ],
+    [
+      steps({ http: { url: 'http://a', concurrency: 0 } }),
+      'types.order.steps[0].http.concurrency: must be >= 1',
+    ],
+    [steps({ http: { url: 'a' } }), 'types.order.steps[0].http.url: Expected an http or https URL, got "a"'],
+    [
+      steps({ http: { url: 'ftp://a/b' } }),
+      'types.order.steps[0].http.url: Expected an http or https URL, got "ftp://a/b"',
+    ],
+    [
+      steps({ http: { url: 'http://u:secret@a/b' } }),
+      'types.order.steps[0].http.url: Expected a URL without user name and password, got one with them',
+    ],
+    [
+      steps({ http: { url: 'http://a/b' } }, { http: { url: 'http://a/b' } }),
+      'types.order.steps[1]: Expected each queue once in a route, got a/b again',
+    ],
     [order({ attempts: '3' }), 'types.order.attempts: must be integer'],
     [order({ backoff_ms: 1.5 }), 'types.order.backoff_ms: must be integer'],
     [order({ retention_s: 0 }), 'types.order.retention_s: must be >= 1'],

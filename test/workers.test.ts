@@ -139,6 +139,15 @@ t.test('every step of the configuration has a worker, and every schema takes a f
   t.ok(accepts('echo', null))
 })
 
+t.test('there is a sample worker for the queues that are asked for, and for no other', async (t) => {
+  const connection = redis.connect({ maxRetriesPerRequest: null })
+  const workers = startSampleWorkers({ connection, prefix: 'some', queues: ['echo', 'unknown'] })
+  t.teardown(() => workers.close())
+  const [echo, payment] = ['echo', 'payment'].map((name) => openQueue(t, redis, name, 'some'))
+  while ((await echo?.getWorkersCount()) !== 1) await sleep(10)
+  t.equal(await payment?.getWorkersCount(), 0)
+})
+
 t.test('workers import BullMQ, Node.js and each other, and nothing of the gateway', async (t) => {
   for (const file of await readdir('workers')) {
     const source = await readFile(`workers/${file}`, 'utf8')

@@ -12,6 +12,8 @@ import { createShippingWorker } from './shipping.ts'
 export interface StartSampleWorkersOptions extends SampleWorkerOptions {
   /** Gets what is wrong with a worker itself, such as a lost connection; no failing jobs. Default: logs it. */
   onError?: (error: Error) => void
+  /** The queues to work for, as far as there is a sample for them. Default: all. */
+  queues?: readonly string[]
 }
 
 /** The running sample workers. */
@@ -26,20 +28,26 @@ export interface SampleWorkers {
 
 const graceMs = 4_000
 
-/** Starts one worker for every queue that `quartet.config.json` names. */
+/** One worker for every queue that `quartet.config.json` names. */
+const samples = {
+  inventory: createInventoryWorker,
+  payment: createPaymentWorker,
+  shipping: createShippingWorker,
+  notification: createNotificationWorker,
+  chat: createChatWorker,
+  echo: createEchoWorker,
+  countdown: createCountdownWorker,
+}
+
+/** Starts the sample workers. */
 export function startSampleWorkers({
   onError = console.error,
+  queues = Object.keys(samples),
   ...options
 }: StartSampleWorkersOptions): SampleWorkers {
-  const workers = [
-    createInventoryWorker(options),
-    createPaymentWorker(options),
-    createShippingWorker(options),
-    createNotificationWorker(options),
-    createChatWorker(options),
-    createEchoWorker(options),
-    createCountdownWorker(options),
-  ]
+  const workers = Object.entries(samples)
+    .filter(([queue]) => queues.includes(queue))
+    .map(([, create]) => create(options))
   for (const worker of workers) worker.on('error', onError)
 
   return {

@@ -1,5 +1,5 @@
 import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
-import type { Callback, Deliveries } from './deliveries.ts'
+import type { Callback, Deliveries, OpenCircuit } from './deliveries.ts'
 import type { PageRequest } from './page.ts'
 
 /**
@@ -85,6 +85,12 @@ export interface Store {
 
   /** For each type of job how many wait for their first attempt, and how many have had it since the store was made. */
   backlog(types: readonly string[]): Promise<Backlog[]>
+
+  /** Says until when the circuit of a service, an origin, is open; null: it is closed. For {@link Store.openServices}. */
+  reportService(origin: string, openUntil: number | null): Promise<void>
+
+  /** Services whose circuit is open, as the last process that reported them has it, up to `limit`. */
+  openServices(limit: number): Promise<readonly OpenCircuit[]>
 
   /** Resolves when the store answers and is fit to keep promises; rejects with an Error that says what is wrong. */
   check(): Promise<void>

@@ -48,6 +48,29 @@ export function breaking(t: Test, openStore: OpenStore): void {
     t.match(await claimOne(store, late.id), { attempts: 0 })
   })
 
+  t.test(
+    'services are known to be open until their time is over, or they are reported to be closed',
+    async (t) => {
+      const [store, other] = [await openStore(t), await openStore(t)]
+      const [one, two, past] = [newUrl(), newUrl(), newUrl()]
+      const until = store.now() + LONG_MS
+      await store.reportService(one, until)
+      await store.reportService(two, until + 1)
+      await store.reportService(two, until + 2)
+      await store.reportService(past, store.now() - 1_000)
+      const open = async () =>
+        (await other.openServices(1_000)).filter(({ origin }) => [one, two, past].includes(origin))
+      t.strictSame(await open(), [
+        { origin: one, until },
+        { origin: two, until: until + 2 },
+      ])
+      t.equal((await other.openServices(1)).length, 1)
+      await other.reportService(one, null)
+      await other.reportService(past, null)
+      t.strictSame(await open(), [{ origin: two, until: until + 2 }])
+    },
+  )
+
   t.test('another origin’s deliveries go on while a circuit is open', async (t) => {
     const store = await openStore(t, { circuitWaitsMs: [LONG_MS] })
     const [url, other] = [newUrl(), newUrl()]

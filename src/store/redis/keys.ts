@@ -29,6 +29,8 @@ export function createKeys(prefix = '{quartet}:') {
     lease: (source: string) => `${prefix}lease:${source}`,
     /** hash: node → until when it is here, and JSON of the sources it would take on */
     nodes: `${prefix}nodes`,
+    /** sorted set: origins of services whose circuit is open, by until when */
+    services: `${prefix}services`,
     /** set: ids of the jobs of a type that wait for their first attempt */
     waiting: (type: string) => `${prefix}waiting:${type}`,
     /** hash: type → how many jobs have had their first attempt, or ended without one */

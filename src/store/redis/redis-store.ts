@@ -227,6 +227,22 @@ export function createRedisStore(
       }))
     },
 
+    async reportService(origin, openUntil) {
+      const change = redis.multi().zremrangebyscore(keys.services, '-inf', clock.now())
+      await (
+        openUntil === null
+          ? change.zrem(keys.services, origin)
+          : change.zadd(keys.services, openUntil, origin)
+      ).exec()
+    },
+
+    async openServices(limit) {
+      const range = [keys.services, clock.now(), '+inf', 'WITHSCORES', 'LIMIT', 0, limit] as const
+      const reply = await redis.zrangebyscore(...range)
+      const origins = reply.filter((_, index) => index % 2 === 0)
+      return origins.map((origin, index) => ({ origin, until: Number(reply[2 * index + 1]) }))
+    },
+
     check: () => checkRedis(redis),
 
     async close() {
