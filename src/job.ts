@@ -27,8 +27,9 @@ function stepText({ route, step, attempt }: JobRecord): string {
 const seconds = new Map<number, string>()
 const MAX_SECONDS = 64
 
-function timeText(ms: number | null): string {
-  if (ms === null) return 'null'
+/** A time as JSON text: RFC 3339 with milliseconds. */
+export function timeText(ms: number | null): string {
+  if (ms === null || Number.isNaN(ms)) return 'null'
   const second = Math.floor(ms / 1_000)
   let text = seconds.get(second)
   if (text === undefined) {

@@ -1,10 +1,16 @@
--- What the scripts that take a new job in share; it is put in front of each of them.
+-- What the scripts that take new jobs in share; it is put in front of each of them. KEYS[1]: the set of those that wait.
+
+
+-- What is written once for all the jobs of a call, which are of one tenant and type.
+local count = redis.call('SCARD', KEYS[1])
+local ids, dues, listed = {}, {}, {}
 
 -- Repeating it is harmless; a taken idempotency key stores nothing.
 --
--- keys  job  journal  due  list  waiting  [idempotency key, '' without]
+-- keys  job  journal  idempotency ('' without a key)
 -- new   id  record  event  input  due  filter ('' without a return address)  callback  origin of the return address
---       limit: how many may wait  prefix: of job keys  fingerprint  keep: ms
+--       follower: the node that follows it ('' without)  limit: how many may wait  prefix: of job keys
+--       fingerprint  keep: ms
 -- Returns 'accepted' | 'duplicate', id | 'mismatch', id | 'full'
 local function accept(keys, new)
   local id = new.id
@@ -21,21 +27,39 @@ local function accept(keys, new)
   if redis.call('EXISTS', keys.job) == 1 then
     return 'accepted'
   end
-  if redis.call('SCARD', keys.waiting) >= new.limit then
+  if count >= new.limit then
     return 'full'
   end
+  count = count + 1
 
   if hasKey then
     redis.call('SET', keys.idempotency, id .. ' ' .. new.fingerprint, 'PX', new.keep)
   end
-  redis.call('SADD', keys.waiting, id)
-  redis.call('HSET', keys.job, 'version', 1, 'record', new.record, 'input', new.input)
+  local fields = {'version', 1, 'record', new.record, 'input', new.input}
   if new.filter ~= '' then
-    redis.call('HSET', keys.job, 'filter', new.filter, 'callback', new.callback, 'origin', new.origin,
-      'delivered', 0, 'generation', 1)
+    for _, field in ipairs({'filter', new.filter, 'callback', new.callback, 'origin', new.origin, 'delivered', 0,
+      'generation', 1}) do
+      fields[#fields + 1] = field
+    end
   end
+  if new.follower ~= '' then
+    fields[#fields + 1] = 'followers'
+    fields[#fields + 1] = ' ' .. new.follower
+  end
+  redis.call('HSET', keys.job, unpack(fields))
   redis.call('RPUSH', keys.journal, new.event)
-  redis.call('ZADD', keys.due, new.due, id)
-  redis.call('ZADD', keys.list, 0, id)
+  ids[#ids + 1] = id
+  dues[#dues + 1] = new.due
+  dues[#dues + 1] = id
+  listed[#listed + 1] = 0
+  listed[#listed + 1] = id
   return 'accepted'
+end
+
+local function writeForAll(due, list)
+  if #ids > 0 then
+    redis.call('SADD', KEYS[1], unpack(ids))
+    redis.call('ZADD', due, unpack(dues))
+    redis.call('ZADD', list, unpack(listed))
+  end
 end

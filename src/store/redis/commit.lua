@@ -1,19 +1,20 @@
 -- Writes changes of jobs, all of them or none, with the cursor of the source that told them (invariant 5).
 --
--- KEYS  cursors  due  started  then for each change: job  journal  waiting
--- ARGV  source ('' without a fence)  from  to  prefix of the nodes' channels  the node that asks
---       due of an ended job that has a return address
+-- KEYS  cursors  due  started
+-- ARGV  source ('' without a fence)  from  to  prefixes of the keys of jobs, of journals, of the sets of those that wait,
+--       and of the nodes' channels  the node that asks  due of an ended job that has a return address
 --       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
---       due  expire at ('' while it goes on)  journal limit  type ('' while it waits)  number of events
---       for each event: text  what is kept of it: prefix, then the text's bytes from, to
+--       due  expire at ('' while it goes on)  journal limit  type if it waits no more ('' otherwise)  seq
+--       number of events, and each of them as it is kept
 -- Returns {'applied', id…} naming jobs whose return address is to be handed something
 --       | {'fenced', cursor} | {'conflict', id…}
 
-local HEAD = 6
-local FIELDS = 9
-local EVENT_FIELDS = 4
+local HEAD = 9
+local FIELDS = 10
+-- Arguments that one call takes.
+local SLICE = 1000
 
-local source = ARGV[1]
+local source, jobs, journals, waiting = ARGV[1], ARGV[4], ARGV[5], ARGV[6]
 if source ~= '' then
   local cursor = redis.call('HGET', KEYS[1], source) or ''
   if cursor ~= ARGV[2] then
@@ -21,22 +22,30 @@ if source ~= '' then
   end
 end
 
+local states = {}
 local conflicts = {'conflict'}
 local at = HEAD
-for key = 4, #KEYS, 3 do
-  if redis.call('HGET', KEYS[key], 'version') ~= ARGV[at + 2] then
-    conflicts[#conflicts + 1] = ARGV[at + 1]
+while at < #ARGV do
+  local id = ARGV[at + 1]
+  local state = redis.call('HMGET', jobs .. id, 'version', 'filter', 'delivering', 'followers')
+  if state[1] ~= ARGV[at + 2] then
+    conflicts[#conflicts + 1] = id
   end
-  at = at + FIELDS + EVENT_FIELDS * tonumber(ARGV[at + FIELDS])
+  states[#states + 1] = state
+  at = at + FIELDS + tonumber(ARGV[at + FIELDS])
 end
 if #conflicts > 1 then
   return conflicts
 end
 
+local function typeOf(event)
+  return event:match('^([%w.]+) ') or event:match('^{"seq":%d+,"type":"([%w.]+)"')
+end
+
 -- Whether one of the events is for the return address and has to be handed over: progress joins what waits already.
-local function wanted(filter, isBusy, events)
-  for _, event in ipairs(filter and events or {}) do
-    local type = event:match('^{"seq":%d+,"type":"([%w.]+)"')
+local function wanted(filter, isBusy, first, last)
+  for i = first, last do
+    local type = typeOf(ARGV[i])
     local isFor = filter == '*' or filter:find(',' .. type .. ',', 1, true)
     if isFor and not (isBusy and type == 'job.progress') then
       return true
@@ -45,78 +54,86 @@ local function wanted(filter, isBusy, events)
   return false
 end
 
--- What each node is told: a job's id and its events, or no more than the seq if it is the one that asks.
+-- What each node is told: a job's id and seq, and if it is not the one that asks, how many events, the record and them.
 local told = {}
-local function tell(followers, id, events)
+local function tell(followers, id, seq, record, first, last)
   for node in followers:gmatch('%S+') do
     local lines = told[node] or {}
     told[node] = lines
-    if node == ARGV[5] then
-      lines[#lines + 1] = id .. ' ' .. events[#events]:match('^{"seq":(%d+)')
+    if node == ARGV[8] then
+      lines[#lines + 1] = id .. ' ' .. seq
     else
-      lines[#lines + 1] = id
-      for _, event in ipairs(events) do
-        lines[#lines + 1] = event
+      lines[#lines + 1] = id .. ' ' .. seq .. ' ' .. (last - first + 1)
+      lines[#lines + 1] = record
+      for i = first, last do
+        lines[#lines + 1] = ARGV[i]
       end
     end
   end
 end
 
 local reply = {'applied'}
+local dues = {}
+local started = {}
 at = HEAD
-for key = 4, #KEYS, 3 do
-  local job, journal = KEYS[key], KEYS[key + 1]
+for _, state in ipairs(states) do
+  local filter, followers = state[2], state[4]
   local id, version, record, input = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local due, expireAt, limit = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7])
-  local ended = expireAt ~= ''
-  local type = ARGV[at + 8]
-  if type ~= '' and redis.call('SREM', KEYS[key + 2], id) == 1 then
-    redis.call('HINCRBY', KEYS[3], type, 1)
-  end
-  local events = {}
-  for i = 1, tonumber(ARGV[at + FIELDS]) do
-    local first = at + FIELDS + EVENT_FIELDS * (i - 1) + 1
-    events[i] = ARGV[first]
-    redis.call('RPUSH', journal, ARGV[first + 1] .. events[i]:sub(ARGV[first + 2], ARGV[first + 3]))
-  end
-  at = at + FIELDS + EVENT_FIELDS * #events
+  local due, expireAt, limit, type = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7]), ARGV[at + 8]
+  local job, journal, ended = jobs .. id, journals .. id, expireAt ~= ''
+  local first = at + FIELDS + 1
+  local last = at + FIELDS + tonumber(ARGV[at + FIELDS])
 
-  redis.call('HSET', job, 'version', version + 1, 'record', record)
+  local length = 0
+  for from = first, last, SLICE do
+    length = redis.call('RPUSH', journal, unpack(ARGV, from, math.min(from + SLICE - 1, last)))
+  end
+  if length > limit then
+    redis.call('LTRIM', journal, length - limit, -1)
+    redis.call('HINCRBY', job, 'trimmed', length - limit)
+  end
+
+  if input == '' or input == '-' then
+    redis.call('HSET', job, 'version', version + 1, 'record', record)
+  else
+    redis.call('HSET', job, 'version', version + 1, 'record', record, 'input', input:sub(2))
+  end
   if input == '-' then
     redis.call('HDEL', job, 'input')
-  elseif input ~= '' then
-    redis.call('HSET', job, 'input', input:sub(2))
+  end
+  if followers and ended then
+    redis.call('HDEL', job, 'followers')
+  end
+  if type ~= '' and redis.call('SREM', waiting .. type, id) == 1 then
+    started[type] = (started[type] or 0) + 1
   end
 
-  local excess = redis.call('LLEN', journal) - limit
-  if excess > 0 then
-    redis.call('LTRIM', journal, excess, -1)
-    redis.call('HINCRBY', job, 'trimmed', excess)
-  end
-
-  local state = redis.call('HMGET', job, 'filter', 'delivering', 'followers')
-  local filter, followers = state[1], state[3]
-  if wanted(filter, state[2], events) then
+  if filter and wanted(filter, state[3], first, last) then
     reply[#reply + 1] = id
   end
   -- A return address keeps an ended job due: the watchdog sees to it that the last event is handed over.
-  redis.call('ZADD', KEYS[2], ended and filter and ARGV[6] or due, id)
+  dues[#dues + 1] = ended and filter and ARGV[9] or due
+  dues[#dues + 1] = id
   -- With one, how long it stays depends on its deliveries.
   if ended and not filter then
     redis.call('PEXPIREAT', job, expireAt)
     redis.call('PEXPIREAT', journal, expireAt)
   end
-  if followers and #events > 0 then
-    tell(followers, id, events)
-    if ended then
-      redis.call('HDEL', job, 'followers')
-    end
+  if followers and last >= first then
+    tell(followers, id, ARGV[at + 9], record, first, last)
   end
-end
-for node, lines in pairs(told) do
-  redis.call('PUBLISH', ARGV[4] .. node, table.concat(lines, '\n'))
+  at = last
 end
 
+for from = 1, #dues, SLICE do
+  redis.call('ZADD', KEYS[2], unpack(dues, from, math.min(from + SLICE - 1, #dues)))
+end
+for type, count in pairs(started) do
+  redis.call('HINCRBY', KEYS[3], type, count)
+end
+for node, lines in pairs(told) do
+  redis.call('PUBLISH', ARGV[7] .. node, table.concat(lines, '\n'))
+end
 if source ~= '' then
   redis.call('HSET', KEYS[1], source, ARGV[3])
 end

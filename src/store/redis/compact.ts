@@ -1,4 +1,4 @@
-import { eventText, jobText } from '../../job.ts'
+import { eventText, jobText, timeText } from '../../job.ts'
 import { isTerminal, type EventType, type JobRecord, type JobStatus } from '../../messages.ts'
 
 /*
@@ -56,16 +56,8 @@ export function unpackRecord(id: string, text: string): JobRecord {
   return record as unknown as JobRecord
 }
 
-/** What is kept of an event: `prefix`, then its bytes from `from` to `to`, counted as Lua does. */
-export interface PackedEvent {
-  readonly prefix: string
-  readonly from: number
-  readonly to: number
-}
-
-const whole: PackedEvent = { prefix: '', from: 1, to: -1 }
 const envelope =
-  /^\{"seq":\d+,"type":"([a-z.]+)","timestamp":"([^"]+)","job_id":"[^"]+","status":"([a-z]+)","data":/
+  /^\{"seq":(\d+),"type":"([a-z.]+)","timestamp":"([^"]+)","job_id":"([^"]+)","status":"([a-z]+)","data":/
 const packed = /^([a-z.]+) (-?\d+) ([a-z]+) /
 
 /**
@@ -74,18 +66,15 @@ const packed = /^([a-z.]+) (-?\d+) ([a-z]+) /
  *
  * @param record the job after the event's change; what it says of an ended job holds for good
  */
-export function packEvent(record: JobRecord, seq: number, text: string): PackedEvent {
-  const [head = '', type = '', timestamp = '', status = ''] = envelope.exec(text) ?? []
+export function packEvent(record: JobRecord, seq: number, text: string): string {
+  const [head = '', number, type = '', timestamp = '', id, status = ''] = envelope.exec(text) ?? []
   const ms = Date.parse(timestamp)
-  const event = { type: type as EventType, ms, status: status as JobStatus }
-  if (Number.isNaN(ms) || head !== headOf(record, seq, event)) return whole
-  const [before, after] = surroundings(record, event.type)
-  if (!text.startsWith(before, head.length) || !text.endsWith(`${after}}`)) return whole
-  const prefix = `${type} ${ms} ${status} `
-  const from = Buffer.byteLength(head) + Buffer.byteLength(before) + 1
-  const to = -Buffer.byteLength(after) - 2
-  if (type !== 'job.queued') return { prefix, from, to }
-  return text.length === head.length + before.length + 1 ? { prefix, from: 1, to: 0 } : whole
+  const isOurs = number === String(seq) && id === record.id && timeText(ms) === `"${timestamp}"`
+  if (!isOurs) return text
+  const [before, after] = surroundings(record, type as EventType)
+  if (!text.startsWith(before, head.length) || !text.endsWith(`${after}}`)) return text
+  const data = text.slice(head.length + before.length, text.length - after.length - 1)
+  return type === 'job.queued' && data !== '' ? text : `${type} ${ms} ${status} ${data}`
 }
 
 /** The event's text again. */
@@ -107,11 +96,15 @@ function headOf(
 
 /** What of an event's data stands before and after the part that is kept. */
 function surroundings(record: JobRecord, type: EventType): readonly [string, string] {
-  if (type === 'job.queued') return [jobText(asQueued(record)), '']
+  if (type === 'job.queued') return [jobText(isAsQueued(record) ? record : asQueued(record)), '']
   if (!isTerminal(type.slice('job.'.length) as JobStatus)) return ['', '']
   const text = jobText(record)
   const result = text.indexOf('"result":null') + '"result":'.length
   return [text.slice(0, result), text.slice(result + 'null'.length)]
+}
+
+function isAsQueued({ status, seq }: JobRecord): boolean {
+  return status === 'queued' && seq === 1
 }
 
 function asQueued(record: JobRecord): JobRecord {

@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis'
 import { toEvent } from '../../messages.ts'
 import type { Followed, Listener, Unfollow } from '../store.ts'
+import { unpackEvent, unpackRecord } from './compact.ts'
 import type { Client, Connect } from './connect.ts'
 import type { Keys } from './keys.ts'
 import { defineScript } from './scripts.ts'
@@ -167,22 +168,24 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
     return made
   }
 
-  /** By lines: a job's id and its events, or a job's id and the seq that this node itself has applied. */
+  /** By lines: a job's id and seq; and unless this node has applied it itself, how many events, the record and them. */
   function hear(message: string): void {
-    let id = ''
-    let events: string[] = []
-    for (const line of message.split('\n')) {
-      if (line.startsWith('{')) {
-        events.push(line)
+    const lines = message.split('\n')
+    for (let at = 0; at < lines.length; at++) {
+      const [id = '', seq, count] = lines[at]?.split(' ') ?? []
+      if (count === undefined) {
+        remember(id, Number(seq))
         continue
       }
-      if (events.length > 0) tell(id, events)
-      events = []
-      const [named = '', seq] = line.split(' ')
-      id = named
-      if (seq !== undefined) remember(id, Number(seq))
+      const record = unpackRecord(id, lines[at + 1] ?? '')
+      const kept = lines.slice(at + 2, at + 2 + Number(count))
+      const first = Number(seq) - kept.length + 1
+      tell(
+        id,
+        kept.map((each, index) => unpackEvent(record, first + index, each)),
+      )
+      at += 1 + kept.length
     }
-    if (events.length > 0) tell(id, events)
   }
 
   /** What was applied here is told here by whoever applied it; should its answer have been lost, by this. */

@@ -1,7 +1,7 @@
 -- Takes new jobs of one tenant and type in, and puts each into its first queue by BullMQ's own script, which is in front
 -- of this one as `addStandardJob`. A job that is refused, or that its key has made before, is not put anywhere.
 --
--- KEYS  due  list  waiting  then those of BullMQ's script
+-- KEYS  waiting  due  list  then those of BullMQ's script
 -- ARGV  job key prefix  journal key prefix  how many may wait
 --       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options
 --       then for each job: node that follows it ('' without)  id  timestamp  record  event  input  due  filter  callback  origin of the return address
@@ -22,20 +22,17 @@ local reply = {}
 for at = HEAD, #ARGV - 1, FIELDS do
   local follower, id, timestamp, input = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 6]
   local status, owner = accept({
-    job = ARGV[1] .. id, journal = ARGV[2] .. id, due = KEYS[1], list = KEYS[2], waiting = KEYS[3],
-    idempotency = ARGV[at + 11],
+    job = ARGV[1] .. id, journal = ARGV[2] .. id, idempotency = ARGV[at + 11],
   }, {
     id = id, record = ARGV[at + 4], event = ARGV[at + 5], input = input, due = ARGV[at + 7], filter = ARGV[at + 8],
-    callback = ARGV[at + 9], prefix = ARGV[1], limit = limit, origin = ARGV[at + 10], fingerprint = ARGV[at + 12],
-    keep = ARGV[at + 13],
+    callback = ARGV[at + 9], prefix = ARGV[1], limit = limit, origin = ARGV[at + 10], follower = follower,
+    fingerprint = ARGV[at + 12], keep = ARGV[at + 13],
   })
   if status == 'accepted' then
-    if follower ~= '' then
-      redis.call('HSET', ARGV[1] .. id, 'followers', ' ' .. follower)
-    end
     options.jobId, options.timestamp = id, timestamp
     addStandardJob(queueKeys, {{ARGV[4], id, ARGV[5], timestamp}, input, options})
   end
   reply[#reply + 1] = owner and status .. ' ' .. owner or status
 end
+writeForAll(KEYS[2], KEYS[3])
 return reply

@@ -81,7 +81,7 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
     try {
       const { tenant, type } = jobs[0]!.job.record
       const replies = await run(
-        [keys.due, keys.list(tenant), keys.waiting(type), ...addition.keys],
+        [keys.waiting(type), keys.due, keys.list(tenant), ...addition.keys],
         [
           keys.job(''),
           keys.journal(''),
@@ -123,7 +123,7 @@ function addStandardJob(): string {
 
 function argsOf({ job, follower }: Waiting, keys: Keys): (string | number)[] {
   const { record, event, input, callback, idempotency } = job
-  const kept = packEvent(record, record.seq, event).prefix || event
+  const kept = packEvent(record, record.seq, event)
   const args = [follower, record.id, record.createdAt, packRecord(record), kept, input, dueOf(record)]
   args.push(
     filterOf(callback),

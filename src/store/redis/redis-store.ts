@@ -74,11 +74,11 @@ export function createRedisStore(
   return {
     async accept({ record, event, input, callback, idempotency, maxWaiting }): Promise<Accepted> {
       const { id, tenant, type } = record
-      const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant), keys.waiting(type)]
+      const base = [keys.waiting(type), keys.due, keys.list(tenant), keys.job(id), keys.journal(id)]
       const args = [
         id,
         packRecord(record),
-        packEvent(record, record.seq, event).prefix || event,
+        packEvent(record, record.seq, event),
         input,
         dueOf(record),
         filterOf(callback),
@@ -115,18 +115,10 @@ export function createRedisStore(
     },
 
     async apply(fence, changes): Promise<Applied> {
-      const head = [fence?.source ?? '', fence?.from ?? '', fence?.to ?? '', keys.node(''), node]
+      const prefixes = [keys.job(''), keys.journal(''), keys.waiting(''), keys.node('')]
+      const head = [fence?.source ?? '', fence?.from ?? '', fence?.to ?? '', ...prefixes, node]
       const applying = commit(
-        [
-          keys.cursors,
-          keys.due,
-          keys.started,
-          ...changes.flatMap(({ record: { id, type } }) => [
-            keys.job(id),
-            keys.journal(id),
-            keys.waiting(type),
-          ]),
-        ],
+        [keys.cursors, keys.due, keys.started],
         [...head, clock.now() + CALLBACK_CHECK_MS, ...changes.flatMap(changeArgs)],
       )
       const [status, ...rest] = await applying.catch((error: unknown) => {
@@ -252,22 +244,20 @@ export function createRedisStore(
 }
 
 function changeArgs({ version, record, events, input }: Change): (string | number)[] {
-  const inputOperation = input === undefined ? '' : input === null ? '-' : `=${input}`
-  const expireAt = record.expiresAt === null ? '' : record.expiresAt + EXPIRY_SLACK_MS
+  const first = record.seq - events.length + 1
   return [
     record.id,
     version,
     packRecord(record),
-    inputOperation,
+    input === undefined ? '' : input === null ? '-' : `=${input}`,
     dueOf(record),
-    expireAt,
+    record.expiresAt === null ? '' : record.expiresAt + EXPIRY_SLACK_MS,
     record.journalLimit,
-    record.status === 'queued' ? '' : record.type,
+    // With its first attempt, or its end, a job has no input any more.
+    record.status === 'queued' || input !== null ? '' : record.type,
+    record.seq,
     events.length,
-    ...events.flatMap((event, index) => {
-      const { prefix, from, to } = packEvent(record, record.seq - events.length + 1 + index, event)
-      return [event, prefix, from, to]
-    }),
+    ...events.map((event, index) => packEvent(record, first + index, event)),
   ]
 }
 
