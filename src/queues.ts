@@ -123,7 +123,8 @@ export function createQueues(
       const queue = queueOf(name)
       // Of the queue's keys those that BullMQ gives to the script, and the options as its job has them.
       const keys = scriptKeys.map((key) => queue.toKey(key))
-      const { opts } = new TextJob(queue, record.type, null, optionsFor(record, name))
+      const { jobId: _, timestamp: __, ...options } = optionsFor(record, name)
+      const { opts } = new TextJob(queue, record.type, null, options)
       const addition = { keys, prefix: queue.toKey(''), name: record.type, options: JSON.stringify(opts) }
       additions.set(record.type, addition)
       return addition

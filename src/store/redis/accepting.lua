@@ -35,10 +35,10 @@ local function accept(keys, new)
   if hasKey then
     redis.call('SET', keys.idempotency, id .. ' ' .. new.fingerprint, 'PX', new.keep)
   end
-  local fields = {'version', 1, 'record', new.record, 'input', new.input}
+  local fields = {'version', '1', 'record', new.record, 'input', new.input}
   if new.filter ~= '' then
-    for _, field in ipairs({'filter', new.filter, 'callback', new.callback, 'origin', new.origin, 'delivered', 0,
-      'generation', 1}) do
+    for _, field in ipairs({'filter', new.filter, 'callback', new.callback, 'origin', new.origin, 'delivered', '0',
+      'generation', '1'}) do
       fields[#fields + 1] = field
     end
   end
@@ -51,7 +51,7 @@ local function accept(keys, new)
   ids[#ids + 1] = id
   dues[#dues + 1] = new.due
   dues[#dues + 1] = id
-  listed[#listed + 1] = 0
+  listed[#listed + 1] = '0'
   listed[#listed + 1] = id
   return 'accepted'
 end

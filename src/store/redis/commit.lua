@@ -3,14 +3,14 @@
 -- KEYS  cursors  due  started
 -- ARGV  source ('' without a fence)  from  to  prefixes of the keys of jobs, of journals, of the sets of those that wait,
 --       and of the nodes' channels  the node that asks  due of an ended job that has a return address
---       then for each change: id  version  record  input operation ('' keep, '-' drop, '=' and the text)
+--       then for each change: id  version  the next one  record  input operation ('' keep, '-' drop, '=' and the text)
 --       due  expire at ('' while it goes on)  journal limit  type if it waits no more ('' otherwise)  seq
 --       number of events, and each of them as it is kept
 -- Returns {'applied', id…} naming jobs whose return address is to be handed something
 --       | {'fenced', cursor} | {'conflict', id…}
 
 local HEAD = 9
-local FIELDS = 10
+local FIELDS = 11
 -- Arguments that one call takes.
 local SLICE = 1000
 
@@ -78,8 +78,8 @@ local started = {}
 at = HEAD
 for _, state in ipairs(states) do
   local filter, followers = state[2], state[4]
-  local id, version, record, input = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local due, expireAt, limit, type = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7]), ARGV[at + 8]
+  local id, version, record, input = ARGV[at + 1], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
+  local due, expireAt, limit, type = ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9]
   local job, journal, ended = jobs .. id, journals .. id, expireAt ~= ''
   local first = at + FIELDS + 1
   local last = at + FIELDS + tonumber(ARGV[at + FIELDS])
@@ -94,9 +94,9 @@ for _, state in ipairs(states) do
   end
 
   if input == '' or input == '-' then
-    redis.call('HSET', job, 'version', version + 1, 'record', record)
+    redis.call('HSET', job, 'version', version, 'record', record)
   else
-    redis.call('HSET', job, 'version', version + 1, 'record', record, 'input', input:sub(2))
+    redis.call('HSET', job, 'version', version, 'record', record, 'input', input:sub(2))
   end
   if input == '-' then
     redis.call('HDEL', job, 'input')
@@ -120,7 +120,7 @@ for _, state in ipairs(states) do
     redis.call('PEXPIREAT', journal, expireAt)
   end
   if followers and last >= first then
-    tell(followers, id, ARGV[at + 9], record, first, last)
+    tell(followers, id, ARGV[at + 10], record, first, last)
   end
   at = last
 end

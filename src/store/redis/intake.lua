@@ -3,7 +3,7 @@
 --
 -- KEYS  waiting  due  list  then those of BullMQ's script
 -- ARGV  job key prefix  journal key prefix  how many may wait
---       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options
+--       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options, but for the last two and the brace
 --       then for each job: node that follows it ('' without)  id  timestamp  record  event  input  due  filter  callback  origin of the return address
 --       idempotency key ('' without)  fingerprint  keep ms
 -- Returns for each job 'accepted' | 'full' | 'duplicate <id>' | 'mismatch <id>'
@@ -15,12 +15,11 @@ local queueKeys = {}
 for key = 4, #KEYS do
   queueKeys[key - 3] = KEYS[key]
 end
-local options = cjson.decode(ARGV[6])
 local limit = tonumber(ARGV[3])
 
 local reply = {}
 for at = HEAD, #ARGV - 1, FIELDS do
-  local follower, id, timestamp, input = ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3]), ARGV[at + 6]
+  local follower, id, timestamp, input = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6]
   local status, owner = accept({
     job = ARGV[1] .. id, journal = ARGV[2] .. id, idempotency = ARGV[at + 11],
   }, {
@@ -29,8 +28,8 @@ for at = HEAD, #ARGV - 1, FIELDS do
     fingerprint = ARGV[at + 12], keep = ARGV[at + 13],
   })
   if status == 'accepted' then
-    options.jobId, options.timestamp = id, timestamp
-    addStandardJob(queueKeys, {{ARGV[4], id, ARGV[5], timestamp}, input, options})
+    local options = ARGV[6] .. ',"jobId":"' .. id .. '","timestamp":' .. timestamp .. '}'
+    addStandardJob(queueKeys, {{ARGV[4], id, ARGV[5], timestamp}, input, {json = options}})
   end
   reply[#reply + 1] = owner and status .. ' ' .. owner or status
 end

@@ -20,7 +20,7 @@ export interface Addition {
   readonly prefix: string
   /** The name of the BullMQ job. */
   readonly name: string
-  /** JSON of the BullMQ job's options. */
+  /** JSON of the BullMQ job's options, without `jobId` and `timestamp`. */
   readonly options: string
 }
 
@@ -88,7 +88,7 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
           jobs[0]!.job.maxWaiting,
           addition.prefix,
           addition.name,
-          addition.options,
+          addition.options.slice(0, -1),
           ...jobs.flatMap((each) => argsOf(each, keys)),
         ],
       )
@@ -107,7 +107,7 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
   }
 }
 
-/** What BullMQ calls with packed arguments, as a function that is given them as they are. */
+/** What BullMQ calls with packed arguments, as a function that is given them as they are, the options as JSON. */
 function addStandardJob(): string {
   // BullMQ has no entry of its own for its scripts, and no types for this one; the lock file holds its version.
   const script = createRequire(import.meta.url)('bullmq/dist/cjs/scripts/addStandardJob-9') as {
@@ -116,6 +116,7 @@ function addStandardJob(): string {
   return [
     'local function addStandardJob(KEYS, ARGV)',
     '  local cmsgpack = {unpack = function(value) return value end}',
+    '  local cjson = {encode = function(value) return value.json end}',
     script.addStandardJob.content,
     'end',
   ].join('\n')

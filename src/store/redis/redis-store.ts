@@ -248,6 +248,7 @@ function changeArgs({ version, record, events, input }: Change): (string | numbe
   return [
     record.id,
     version,
+    version + 1,
     packRecord(record),
     input === undefined ? '' : input === null ? '-' : `=${input}`,
     dueOf(record),
