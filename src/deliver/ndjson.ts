@@ -1,5 +1,8 @@
 import { encodeOnce } from './encode-once.ts'
 import type { StreamFormat } from './stream.ts'
+import { chunkOnce } from './write-through.ts'
+
+const encode = encodeOnce(() => '', '\n')
 
 /** Newline-delimited JSON, one event a line: https://github.com/ndjson/ndjson-spec. A silence is broken by an empty line. */
 export const ndjson: StreamFormat = {
@@ -9,7 +12,8 @@ export const ndjson: StreamFormat = {
     'x-accel-buffering': 'no',
   },
   preamble: '',
-  encode: encodeOnce(() => '', '\n'),
+  encode,
+  chunk: chunkOnce(encode),
   heartbeat: '\n',
   // There is no word for it: docs/PROTOCOL.md tells the client how long to wait.
   farewell: () => '',

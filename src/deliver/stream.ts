@@ -1,7 +1,9 @@
 import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { Follow, Subscription } from '../follow.ts'
 import type { JobEvent } from '../messages.ts'
+import { socketFor } from './write-through.ts'
 
 /** How a mode writes to an HTTP stream. */
 export interface StreamFormat {
@@ -10,6 +12,8 @@ export interface StreamFormat {
   readonly preamble: string
   /** One event, complete with its terminator. Encoded once per process, however many clients get it. */
   readonly encode: (event: JobEvent) => Buffer
+  /** A batch of events as one chunk of the body; null where it is too large. Encoded once per process as well. */
+  readonly chunk: (events: readonly JobEvent[]) => Buffer | null
   /** Sent after a silence. */
   readonly heartbeat: string
   /** Sent last when the stream ends before the job does: its client is to come back, and not with all the others. */
@@ -60,7 +64,9 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
       // Its request was still being answered when the others were ended, and nobody looks at its connection any more.
       if (isEnding) reply.header('connection', 'close')
       response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...format.headers })
-      response.write(format.preamble)
+      // The head as well, so that nothing is written before it.
+      if (format.preamble === '') response.flushHeaders()
+      else response.write(format.preamble)
       const stop = attach(
         response,
         format,
@@ -82,7 +88,7 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
 /** @returns ends the stream in an orderly way */
 function attach(
   response: ServerResponse,
-  { encode, heartbeat, farewell }: StreamFormat,
+  { encode, chunk, heartbeat, farewell }: StreamFormat,
   known: readonly JobEvent[],
   subscribe: (subscriber: Parameters<Follow>[2]) => Subscription,
   limits: StreamLimits,
@@ -92,10 +98,13 @@ function attach(
   /** What the socket has not been given yet, and what is to be said after it, once nothing more will come. */
   const pending: Buffer[] = known.map(encode)
   let lastWords: string | null = null
+  let connection: Socket | null = null
 
   const subscription = subscribe({
     write(events) {
       pulse.refresh()
+      const isPassed = passOn(events)
+      if (isPassed !== null) return isPassed
       for (const event of events) pending.push(encode(event))
       return pump()
     },
@@ -107,16 +116,11 @@ function attach(
   }, limits.heartbeatMs)
   const age = setTimeout(endEarly, limits.maxAgeMs * (0.8 + 0.4 * Math.random()))
 
-  response.on('drain', () => {
-    if (drainTimer) clearTimeout(drainTimer)
-    drainTimer = null
-    if (!pump()) return
-    if (lastWords === null) subscription.resume()
-    else finish(lastWords)
-  })
+  response.on('drain', onDrain)
   // Also after an error: the client hung up, which never cancels the job.
   response.on('error', () => undefined)
   response.on('close', () => {
+    connection?.off('drain', onDrain)
     subscription.stop()
     clearTimeout(pulse)
     clearTimeout(age)
@@ -128,6 +132,32 @@ function attach(
 
   function endEarly(): void {
     end(farewell())
+  }
+
+  function onDrain(): void {
+    if (!drainTimer) return
+    clearTimeout(drainTimer)
+    drainTimer = null
+    if (!pump()) return
+    if (lastWords === null) subscription.resume()
+    else finish(lastWords)
+  }
+
+  /**
+   * Gives the socket what a crowd of clients is given alike. The last event goes with the end of the stream instead.
+   *
+   * @returns as `pump`; null if it cannot
+   */
+  function passOn(events: readonly JobEvent[]): boolean | null {
+    const socket = pending.length === 0 && !events.at(-1)?.terminal ? socketFor(response) : null
+    const bytes = socket && chunk(events)
+    if (!bytes) return null
+    // The response says nothing of what was written past it.
+    if (connection === null) socket.on('drain', onDrain)
+    connection = socket
+    const hasRoom = socket.write(bytes)
+    if (!hasRoom) limitDraining()
+    return hasRoom
   }
 
   /**
