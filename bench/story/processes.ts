@@ -1,28 +1,8 @@
 import { resolve } from 'node:path'
 import { spawnProcess, type TestProcess } from '../../test/helper.ts'
+import type { Scope } from '../scope.ts'
 import { getJson } from './post.ts'
 import type { ServiceFigures, ServiceOptions } from './service.ts'
-
-/** What is ended when a part of the comparison is over. */
-export interface Scope {
-  readonly teardown: (close: () => unknown) => void
-  readonly comment: (...lines: unknown[]) => void
-  readonly passing: () => boolean
-}
-
-/** Runs a part, and ends whatever it has started. */
-export async function within<T>(part: (t: Scope) => Promise<T>): Promise<T> {
-  const closers: (() => unknown)[] = []
-  try {
-    return await part({
-      teardown: (close) => void closers.unshift(close),
-      comment: console.error,
-      passing: () => true,
-    })
-  } finally {
-    for (const close of closers) await close()
-  }
-}
 
 export interface Service {
   readonly process: TestProcess
@@ -31,7 +11,7 @@ export interface Service {
 }
 
 export async function startService(t: Scope, options: ServiceOptions): Promise<Service> {
-  const args = ['node', '--import', 'tsx', resolve('bench/compare/service.ts'), JSON.stringify(options)]
+  const args = ['node', '--import', 'tsx', resolve('bench/story/service.ts'), JSON.stringify(options)]
   const process = spawnProcess(t, args)
   const [, url = ''] = await process.waitForLine(/listens on (http:\S+)/)
   return { process, port: Number(new URL(url).port), figures: () => getJson<ServiceFigures>(url) }
@@ -39,7 +19,7 @@ export async function startService(t: Scope, options: ServiceOptions): Promise<S
 
 /** @returns for each port a url that leads there over the network */
 export async function startNetwork(t: Scope, ms: number, ports: readonly number[]): Promise<string[]> {
-  const args = ['node', '--import', 'tsx', resolve('bench/compare/network.ts'), ms, ...ports].map(String)
+  const args = ['node', '--import', 'tsx', resolve('bench/story/network.ts'), ms, ...ports].map(String)
   const [, list = ''] = await spawnProcess(t, args).waitForLine(/passes on ([\d ]+)/)
   return list.split(' ').map((port) => `http://127.0.0.1:${port}`)
 }

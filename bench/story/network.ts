@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 
 /*
- * The network, as a process: `node bench/compare/network.ts <ms> <port>…` listens once for each port of loopback, and
+ * The network, as a process: `node bench/story/network.ts <ms> <port>…` listens once for each port of loopback, and
  * passes on what comes, in both directions, that much later. Only what is sent is delayed: a connection is made at once.
  */
 

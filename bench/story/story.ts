@@ -7,7 +7,9 @@ import { post, type Posted } from './post.ts'
 /** The three services' work. */
 export const WORK_MS = [50, 100, 30] as const
 /** Work that a service does at a time. */
-export const SLOTS = 20
+export const SLOTS = 10
+/** Calls that one of our processes makes to a service at a time: two of them fill it. */
+export const CONSUMERS = 5
 /** Of the network, each way. */
 export const NETWORK_MS = 10
 /** How long anybody waits for an answer before he gives up. */
@@ -21,7 +23,14 @@ export const OTHER_MS = 500
 export const BURST = 500
 
 let orders = 0
+/** The last event of an order that goes through three steps without trouble. */
+export const LAST_SEQ = 7
 export const newOrder = () => JSON.stringify({ order_id: `A-${++orders}` })
+
+/** The body of POST /jobs for a new order. */
+export function newJob(more = ''): string {
+  return `{"type":"order",${more}"input":${newOrder()}}`
+}
 
 /** What is measured of either side. Times are milliseconds; of several orders the median, if nothing else is said. */
 export interface Story {
@@ -50,6 +59,8 @@ export interface Story {
 
 export interface BurstFigures {
   readonly accepted: number
+  /** Of those, how many only when they were sent again. */
+  readonly again: number
   /** Of those that were accepted. */
   readonly answeredMs: readonly [p50: number, p99: number]
   readonly done: number

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { getJson } from './post.ts'
 
 /** A call every so often for some time, whatever becomes of those before. @returns what became of all of them */
 export async function atPace<T>(everyMs: number, forMs: number, call: () => Promise<T>): Promise<T[]> {
@@ -14,6 +15,11 @@ export async function atPace<T>(everyMs: number, forMs: number, call: () => Prom
 /** So many calls at once. */
 export function atOnce<T>(count: number, call: () => Promise<T>): Promise<T[]> {
   return Promise.all(Array.from({ length: count }, call))
+}
+
+/** Has so many connections open, as clients have that have been there before. */
+export async function connectMany(count: number, url: string): Promise<void> {
+  await atOnce(count, () => getJson(url))
 }
 
 /** The value that so large a share is not above; NaN of none. */

@@ -33,3 +33,19 @@ export async function getJson<T>(url: string, headers: Record<string, string> = 
   const answer = await request(url, { headers, dispatcher: agent })
   return (await answer.body.json()) as T
 }
+
+/** POSTs JSON text and reads the events of the answer, until one is enough. */
+export async function postStream(
+  url: string,
+  body: string,
+  isEnough: (text: string) => boolean,
+): Promise<void> {
+  const headers = { 'content-type': 'application/json', accept: 'text/event-stream' }
+  const answer = await request(url, { method: 'POST', headers, body, dispatcher: agent })
+  let text = ''
+  for await (const chunk of answer.body) {
+    text += String(chunk)
+    if (isEnough(text)) return
+  }
+  throw new Error(`Expected an event that is enough, got the end of ${text}`)
+}

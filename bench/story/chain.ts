@@ -1,6 +1,7 @@
-import { atOnce, atPace, quantile } from './load.ts'
+import type { Scope } from '../scope.ts'
+import { atOnce, atPace, connectMany, quantile } from './load.ts'
 import { post, type Posted } from './post.ts'
-import { doneBy, startNetwork, startService, type Scope, type Service } from './processes.ts'
+import { doneBy, startNetwork, startService, type Service } from './processes.ts'
 import {
   askOther,
   BURST,
@@ -38,6 +39,7 @@ export async function tellChain(t: Scope): Promise<Story> {
   while (!isGood(await order()));
   const lastMs = performance.now() - backAt
 
+  await connectMany(BURST, url)
   const burst = await atOnce(BURST, order)
   const served = burst.filter(isGood)
   const { most } = await a.figures()
@@ -54,6 +56,7 @@ export async function tellChain(t: Scope): Promise<Story> {
     back: { done: orders.filter(isGood).length, lastMs },
     burst: {
       accepted: served.length,
+      again: 0,
       answeredMs: [median(served), quantile(msOf(served), 0.99)],
       done: served.length,
       lastMs: Math.max(...msOf(served)),

@@ -7,7 +7,7 @@ import { takeTurns } from '../../src/take-turns.ts'
 import { post } from './post.ts'
 
 /*
- * One of the three services, as a process: `node --import tsx bench/compare/service.ts '{"workMs":50,"slots":20}'`.
+ * One of the three services, as a process: `node --import tsx bench/story/service.ts '{"workMs":50,"slots":20}'`.
  * It has so many slots, as a pool of threads or of connections to a database has; who comes when all are taken waits in
  * line, and is left out if it has hung up before its turn. It does its work once for an idempotency key. Whoever sends
  * `x-alone` wants something of this service alone.
