@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Queue } from 'bullmq'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
@@ -171,6 +172,7 @@ async function openServices(gateway: TestGateway): Promise<string[]> {
   )
 }
 
+/** /metrics tells nobody when it changes. */
 async function until(holds: () => Promise<boolean>): Promise<void> {
-  while (!(await holds()));
+  while (!(await holds())) await sleep(20)
 }

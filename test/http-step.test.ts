@@ -128,7 +128,7 @@ t.test('a 4xx fails the job at once, and the service’s problem object is in it
 })
 
 t.test('what may be over soon is tried again, under the same key, in a span of its own', async (t) => {
-  const { gateway, service } = await start(t, { attempts: 2, timeout_ms: 300 })
+  const { gateway, service } = await start(t, { attempts: 2 })
   const cases: [act: (call: ReceivedCall) => void, reason: RegExp][] = [
     ...[408, 425, 429, 500, 502, 503, 504].map((status): [(call: ReceivedCall) => void, RegExp] => [
       (call) => call.answer(status, 'x'.repeat(1_048_577)),
@@ -149,8 +149,6 @@ t.test('what may be over soon is tried again, under the same key, in a span of i
       (call) => call.response.socket?.end('no HTTP\r\n\r\n'),
       /^Expected an answer, got something that is no HTTP$/,
     ],
-    [() => undefined, /^Expected an answer within 300 ms, got none$/],
-    [(call) => void call.response.writeHead(200).write('{'), /^Expected an answer within 300 ms, got none$/],
   ]
   for (const [act, reason] of cases) {
     const { job_id: id } = await submit(gateway, { type: 'order' })
@@ -171,6 +169,33 @@ t.test('what may be over soon is tried again, under the same key, in a span of i
     t.not(first?.[2], second?.[2], 'two spans')
   }
 })
+
+t.test(
+  'a service that does not answer in time, or not all of it, is hung up on and asked again',
+  async (t) => {
+    // On a busy machine the time may be too short for an answer as well: then it is asked once more.
+    const { gateway, service } = await start(t, { attempts: 100, timeout_ms: 300 })
+    const cases: ((call: ReceivedCall) => void)[] = [
+      () => undefined,
+      (call) => void call.response.writeHead(200).write('{'),
+    ]
+    for (const act of cases) {
+      service.behave(null)
+      const { job_id: id } = await submit(gateway, { type: 'order' })
+      const call = await service.next()
+      service.behave((next) => next.answer(200, 'true'))
+      act(call)
+      await call.closed
+      t.notOk(call.response.writableFinished)
+      const events = await ended(gateway, id)
+      t.match(events.find(({ type }) => type === 'step.retrying')?.data, {
+        reason: 'Expected an answer within 300 ms, got none',
+        attempt: 1,
+      })
+      t.match(events.at(-1), { type: 'job.completed', data: { result: true } })
+    }
+  },
+)
 
 t.test('where nobody listens, the job fails after its attempts, and no address is told', async (t) => {
   const gateway = await startWith(t, {
@@ -243,7 +268,7 @@ t.test('a job that is canceled hangs up on the service, and does not go on', asy
 
 t.test('a job that is past its deadline is expired, and hangs up on the service', async (t) => {
   const { gateway, service } = await start(t)
-  const { job_id: id } = await submit(gateway, { type: 'order', deadline_ms: 500 })
+  const { job_id: id } = await submit(gateway, { type: 'order', deadline_ms: 2_000 })
   const call = await service.next()
   await call.closed
   t.notOk(call.response.writableFinished)
@@ -343,10 +368,12 @@ function prefixOf(gateway: TestGateway): string {
 async function until(gateway: TestGateway, id: string, type: string): Promise<Envelope> {
   for (let after = 0; ;) {
     const response = await get(gateway, `/jobs/${id}?after=${after}`, { prefer: 'wait=30' })
-    after = (await jobIn(response)).seq
+    const { seq, finished_at: finishedAt } = await jobIn(response)
+    after = seq
     const page = await get(gateway, `/jobs/${id}/events`, { accept: 'application/json' })
     const { events } = (await page.json()) as { events: Envelope[] }
     const found = events.find((event) => event.type === type)
     if (found) return found
+    if (finishedAt !== null) throw new Error(`Expected ${type}, got ${JSON.stringify(events)}`)
   }
 }

@@ -40,6 +40,8 @@ export async function startService(t: Pick<Test, 'teardown'>): Promise<TestServi
     // Or hung up on before all of it has come.
     receive(request, response).catch(() => undefined)
   })
+  // A connection that it closes just when a call comes would be a failure that no test is about.
+  server.keepAliveTimeout = 600_000
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   t.teardown(() => {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { startService } from '../service.ts'
 import { all, sse } from './modes.ts'
@@ -62,7 +63,7 @@ t.test('the node that serves /metrics shows the circuit that a process without i
   const workers = await startGatewayProcess(t, { redis, types, roles: 'workers' })
   for (let n = 0; n < 10; n++) await submit(gateway.url, { type: 'order' })
   await workers.waitForLine(/a service keeps failing; its jobs wait/)
-  for (let text = ''; !text.includes(`quartet_service_circuit_open{origin="${service.url}"} 1`);)
-    text = await (await fetch(`${gateway.url}/metrics`)).text()
+  const shown = `quartet_service_circuit_open{origin="${service.url}"} 1`
+  while (!(await (await fetch(`${gateway.url}/metrics`)).text()).includes(shown)) await sleep(50)
   t.ok(service.calls() >= 10)
 })
