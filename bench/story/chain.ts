@@ -1,3 +1,4 @@
+import { findFreePort } from '../../test/helper.ts'
 import type { Scope } from '../scope.ts'
 import { atOnce, atPace, connectMany, quantile } from './load.ts'
 import { post, type Posted } from './post.ts'
@@ -67,13 +68,16 @@ export async function tellChain(t: Scope): Promise<Story> {
 }
 
 async function startChain(t: Scope): Promise<{ url: string; services: [Service, Service, Service] }> {
-  const [workA, workB, workC] = WORK_MS
-  const c = await startService(t, { workMs: workC, slots: SLOTS })
-  const [toC = ''] = await startNetwork(t, NETWORK_MS, [c.port])
-  const b = await startService(t, { workMs: workB, slots: SLOTS, next: { url: toC, timeoutMs: PATIENCE_MS } })
-  const [toB = ''] = await startNetwork(t, NETWORK_MS, [b.port])
-  const a = await startService(t, { workMs: workA, slots: SLOTS, next: { url: toB, timeoutMs: PATIENCE_MS } })
-  const [url = ''] = await startNetwork(t, NETWORK_MS, [a.port])
+  const ports = await Promise.all(WORK_MS.map(findFreePort))
+  const [url = '', ...nexts] = await startNetwork(t, NETWORK_MS, ports)
+  const services = await Promise.all(
+    WORK_MS.map((workMs, index) => {
+      const next = nexts[index]
+      const options = { workMs, slots: SLOTS, port: ports[index] ?? 0 }
+      return startService(t, { ...options, ...(next && { next: { url: next, timeoutMs: PATIENCE_MS } }) })
+    }),
+  )
+  const [a, b, c] = services as [Service, Service, Service]
   return { url, services: [a, b, c] }
 }
 

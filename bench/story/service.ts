@@ -14,6 +14,8 @@ import { post } from './post.ts'
  */
 
 export interface ServiceOptions {
+  /** A free one without it. */
+  readonly port?: number
   readonly workMs: number
   readonly slots: number
   /** The next service of a synchronous chain. It is called with the slot kept, and its answer awaited so long. */
@@ -28,7 +30,7 @@ export interface ServiceFigures {
   readonly most: number
 }
 
-const { workMs, slots, next } = JSON.parse(process.argv[2] ?? '{}') as ServiceOptions
+const { port = 0, workMs, slots, next } = JSON.parse(process.argv[2] ?? '{}') as ServiceOptions
 const inTurn = takeTurns(slots)
 const known = new Map<string, Promise<void>>()
 let [done, inside, most] = [0, 0, 0]
@@ -36,7 +38,7 @@ let [done, inside, most] = [0, 0, 0]
 const server = createServer((request, response) => {
   serve(request, response).catch(() => response.destroy())
 })
-server.listen(0, '127.0.0.1')
+server.listen(port, '127.0.0.1')
 await once(server, 'listening')
 console.log(`listens on http://127.0.0.1:${(server.address() as AddressInfo).port}`)
 
