@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import type { Test } from 'tap'
+import { createCommandReader, type Command } from '../resp.ts'
 
 /*
  * A gateway's way to Redis that can be cut at one exact command. To Redis, and to every other node, a gateway that is
@@ -86,48 +87,5 @@ export async function startProxy(t: Pick<Test, 'teardown'>, redisPort: number, c
       redis.end()
     }
     void Promise.all(gone).then(told)
-  }
-}
-
-interface Command {
-  readonly words: string[]
-  readonly bytes: Buffer
-}
-
-/** Takes a client's bytes as they come, and gives back the commands that are whole by then (RESP arrays of bulk strings). */
-function createCommandReader(): (chunk: Buffer) => Command[] {
-  let rest = Buffer.alloc(0)
-  return (chunk) => {
-    rest = Buffer.concat([rest, chunk])
-    const commands: Command[] = []
-    for (let command = readCommand(rest); command; command = readCommand(rest)) {
-      commands.push(command)
-      rest = rest.subarray(command.bytes.length)
-    }
-    return commands
-  }
-}
-
-function readCommand(bytes: Buffer): Command | null {
-  let at = 0
-  const count = readLength('*')
-  if (count === null) return null
-  const words: string[] = []
-  while (words.length < count) {
-    const length = readLength('$')
-    if (length === null || bytes.length < at + length + 2) return null
-    words.push(bytes.toString('utf8', at, at + length))
-    at += length + 2
-  }
-  return { words, bytes: bytes.subarray(0, at) }
-
-  /** The number after `sign`, null if it has not come yet. */
-  function readLength(sign: string): number | null {
-    const end = bytes.indexOf('\r\n', at)
-    if (end === -1) return null
-    const line = bytes.toString('latin1', at, end)
-    if (!line.startsWith(sign)) throw new Error(`Expected a command of RESP, got ${line}`)
-    at = end + 2
-    return Number(line.slice(1))
   }
 }

@@ -1,0 +1,46 @@
+/*
+ * What a job may cost, in counts that do not depend on the machine. `test/round-trips.test.ts` measures them and says in
+ * its comments what it has counted. Whoever makes one better lowers its bound here; whoever needs more says why.
+ */
+
+export interface Bound {
+  /** Commands to Redis for one job: those with its id in them or in their answer. A script counts as one. */
+  readonly commands: number
+  /** How often anything waits for Redis for this job: commands that need no answer of each other travel together. */
+  readonly roundTrips: number
+  /** An event as it comes on the client's connection, with all that frames it. */
+  readonly eventBytes: number
+}
+
+/**
+ * A job alone: accepted, started, one report of progress, completed, and each is read and applied by itself, since nothing
+ * else happens meanwhile: 4 reads of the result queue, 3 of which change something. One client hears of it. The event is
+ * `job.progress` with `{"percent":50}`, whose envelope has 159 bytes.
+ */
+export const alone = {
+  /** POST → 202, and nobody asks: what the others add is for the client. */
+  nobody: { commands: 8, roundTrips: 8, eventBytes: 0 },
+  /** One long poll after another, from the POST to the end. Each answer has its headers and the job. */
+  polling: { commands: 28, roundTrips: 20, eventBytes: 772 },
+  /** The events as the answer to the POST. */
+  sse: { commands: 8, roundTrips: 8, eventBytes: 199 },
+  ndjson: { commands: 8, roundTrips: 8, eventBytes: 166 },
+  /** SSE of a job that somebody else has submitted. */
+  attached: { commands: 12, roundTrips: 11, eventBytes: 199 },
+  /** Submitted and followed on one socket. */
+  websocket: { commands: 8, roundTrips: 8, eventBytes: 186 },
+  /** A return address that wants the end: the bytes are those of its request, with the job in it. */
+  webhook: { commands: 11, roundTrips: 11, eventBytes: 1_010 },
+} satisfies Record<string, Bound>
+
+/**
+ * Jobs that are submitted in one turn of the event loop, and all of whose outcomes are there when the collector looks:
+ * what is written for one is written for all of them, so these are for all together.
+ */
+export const crowd = {
+  jobs: 50,
+  /** One call, and the collector's read of what it told. */
+  accepting: { commands: 2, roundTrips: 2 },
+  /** The first outcome and then the rest: two reads, two calls. */
+  collecting: { commands: 4, roundTrips: 4 },
+}
