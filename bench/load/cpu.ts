@@ -45,8 +45,8 @@ function readAll({ gateway, redis, worker }: Watched) {
   }
 }
 
-/** User and system time of a process with all its threads. */
-function usedBy(pid: number): number {
+/** User and system time of a process with all its threads, microseconds. */
+export function usedBy(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
   // The name, in parentheses, may hold anything.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
