@@ -34,13 +34,13 @@ export const alone = {
 } satisfies Record<string, Bound>
 
 /**
- * Jobs that are submitted in one turn of the event loop, and all of whose outcomes are there when the collector looks:
- * what is written for one is written for all of them, so these are for all together.
+ * Jobs that are submitted in one turn of the event loop, and all of whose outcomes are there when the collector looks, as
+ * are those of a job that is over as soon as it has begun: what is written for one is written for all of them, so these
+ * are for all together. Accepting is one call, and the collector's read of what it told; collecting a read that brings the
+ * first outcome, one that brings the rest, and a call.
  */
-export const crowd = {
-  jobs: 50,
-  /** One call, and the collector's read of what it told. */
+export const together = [1, 50].map((jobs) => ({
+  jobs,
   accepting: { commands: 2, roundTrips: 2 },
-  /** The first outcome and then the rest: two reads, two calls. */
-  collecting: { commands: 4, roundTrips: 4 },
-}
+  collecting: { commands: 3, roundTrips: 3 },
+}))

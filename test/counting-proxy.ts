@@ -83,8 +83,13 @@ export async function startCountingProxy(
     },
 
     async settled() {
+      const all = () => [...lines]
       do await quiet()
-      while ([...lines].some((line) => isAsking(line) || isAnswered(line)))
+      while (
+        all().some((line) => isAsking(line) || isAnswered(line)) ||
+        // Whoever reads on may take a breath in between.
+        !all().some(({ open, held }) => open.some(isWaiting) || held.length > 0)
+      )
     },
 
     holdReads() {

@@ -1,6 +1,6 @@
 import { Worker, type Job } from 'bullmq'
 import t, { type Test } from 'tap'
-import { alone, crowd, type Bound } from './bounds.ts'
+import { alone, together, type Bound } from './bounds.ts'
 import { BODY, modes, QUEUE, type Mode } from './counting-clients.ts'
 import { startCountingProxy, type CountingProxy } from './counting-proxy.ts'
 import { startGateway, type TestGateway } from './gateway.ts'
@@ -27,32 +27,35 @@ for (const [name, mode] of Object.entries(modes)) {
   })
 }
 
-t.test(`what comes together costs together: ${crowd.jobs} jobs`, async (t) => {
-  const { gateway, proxy, lead } = await start(t)
-  await live(t, { gateway, proxy, lead }, modes.nobody)
-  const payload = BODY
-  const answers = await Promise.all(
-    Array.from({ length: crowd.jobs }, () => gateway.app.inject({ method: 'POST', url: '/jobs', payload })),
-  )
-  const ids = answers.map((answer) => answer.json<{ job_id: string }>().job_id)
-  await proxy.settled()
-  const accepting = proxy.countOf(ids)
+for (const { jobs: count, ...most } of together) {
+  t.test(`what comes together costs together: ${count} at a time`, async (t) => {
+    const { gateway, proxy, lead } = await start(t)
+    await live(t, { gateway, proxy, lead }, modes.nobody)
+    const post = () => gateway.app.inject({ method: 'POST', url: '/jobs', payload: BODY })
+    const answers = await Promise.all(Array.from({ length: count }, post))
+    const ids = answers.map((answer) => answer.json<{ job_id: string }>().job_id)
+    await proxy.settled()
+    const accepting = proxy.countOf(ids)
 
-  const release = proxy.holdReads()
-  const jobs = await Promise.all(ids.map(() => lead.take()))
-  await Promise.all(jobs.map((job) => lead.complete(job)))
-  release()
-  await lead.told(2 * crowd.jobs)
-  const all = proxy.countOf(ids)
+    const release = proxy.holdReads()
+    const jobs = await Promise.all(ids.map(() => lead.take()))
+    await Promise.all(jobs.map((job) => lead.complete(job)))
+    release()
+    await lead.told(2 * count)
+    const { commands, roundTrips } = proxy.countOf(ids)
 
-  const collecting = all.commands.length - accepting.commands.length
-  t.comment(`accepting: ${accepting.commands.length} commands in ${accepting.roundTrips} round trips`)
-  t.comment(`collecting: ${collecting} commands in ${all.roundTrips - accepting.roundTrips} round trips`)
-  t.ok(accepting.commands.length <= crowd.accepting.commands, 'commands of accepting')
-  t.ok(accepting.roundTrips <= crowd.accepting.roundTrips, 'round trips of accepting')
-  t.ok(collecting <= crowd.collecting.commands, 'commands of collecting')
-  t.ok(all.roundTrips - accepting.roundTrips <= crowd.collecting.roundTrips, 'round trips of collecting')
-})
+    const collecting = {
+      commands: commands.length - accepting.commands.length,
+      roundTrips: roundTrips - accepting.roundTrips,
+    }
+    t.comment(`accepting: ${accepting.commands.length} commands in ${accepting.roundTrips} round trips`)
+    t.comment(`collecting: ${collecting.commands} commands in ${collecting.roundTrips} round trips`)
+    t.ok(accepting.commands.length <= most.accepting.commands, 'commands of accepting')
+    t.ok(accepting.roundTrips <= most.accepting.roundTrips, 'round trips of accepting')
+    t.ok(collecting.commands <= most.collecting.commands, 'commands of collecting')
+    t.ok(collecting.roundTrips <= most.collecting.roundTrips, 'round trips of collecting')
+  })
+}
 
 interface Parts {
   readonly gateway: TestGateway
