@@ -1,5 +1,5 @@
 import type { Figure, Row, Sample } from './figure.ts'
-import type { Measured } from './compare.ts'
+import type { Measured } from './alternate.ts'
 
 interface Spread {
   readonly median: number

@@ -1,7 +1,7 @@
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { startRedis, type TestRedis } from '../test/helper.ts'
-import { compare } from './compare.ts'
+import { alternate } from './alternate.ts'
 import { accept } from './figures/accept.ts'
 import { endToEnd } from './figures/end-to-end.ts'
 import { fanOutFigures } from './figures/fan-out.ts'
@@ -39,7 +39,7 @@ async function main(): Promise<boolean> {
     console.log(await describeMachine(redis))
     console.log(head.join('\n'))
     for (const figure of chosen) {
-      const measured = await compare({ redis, isQuick: options.quick }, figure)
+      const measured = await alternate({ redis, isQuick: options.quick }, figure)
       const found = report(figure, measured)
       console.log(found.lines.join('\n'))
       isMet &&= found.isMet

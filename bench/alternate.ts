@@ -8,7 +8,7 @@ export type Measured = Readonly<Record<SideName, readonly Sample[]>>
  * Measures a figure in turns, A B B A A B …: what the machine does besides, and what slowly changes, meets both sides.
  * Each measurement has processes of its own, and an empty Redis.
  */
-export async function compare(bench: Bench, figure: Figure): Promise<Measured> {
+export async function alternate(bench: Bench, figure: Figure): Promise<Measured> {
   const measured: Record<SideName, Sample[]> = { baseline: [], quartet: [] }
   const rounds = figure.rounds[bench.isQuick ? 'quick' : 'full']
   const sides = (bench.isQuick && figure.quickSides) || figure.sides
