@@ -38,6 +38,13 @@ export function givenUp(claim: Claim, reason: string, error: string, at: number)
   return { ending: 'dead', origin: 'unknown', record }
 }
 
+/** What follows for a try under which the gateway was shut down: another node makes it again, and it counts for nothing. */
+export function cutOff(claim: Claim, at: number): Settlement {
+  const error = 'The gateway was shut down under the try'
+  const record = { ...recordOf(claim, { durationMs: 0 }, at, 'failed'), reason: 'closing', error }
+  return { ending: 'postponed', origin: 'unknown', record }
+}
+
 function recordOf(
   { event, isRedelivery }: Claim,
   ended: WebhookOutcome | { readonly durationMs: number },

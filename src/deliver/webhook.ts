@@ -5,7 +5,7 @@ import type { Claim, Settlement } from '../store/deliveries.ts'
 import type { Store } from '../store/store.ts'
 import type { Schedule } from './schedule.ts'
 import type { createWebhookSender } from './send-webhook.ts'
-import { givenUp, settlementOf } from './settlement.ts'
+import { cutOff, givenUp, settlementOf } from './settlement.ts'
 
 /** Tries that one node has under way, to all origins together. */
 const CONCURRENCY = 256
@@ -33,7 +33,7 @@ export interface Webhooks {
 /** Consumes the callback queue: delivers events to return addresses, at least once, those of a job in order. */
 export function startWebhooks(parts: WebhookParts): Webhooks {
   const { store, log } = parts
-  const underWay = new Map<Promise<void>, Claim>()
+  const underWay = new Set<Promise<void>>()
   const closing = new AbortController()
   let wakeUp: () => void = () => undefined
   let wakeAt = 0
@@ -46,9 +46,10 @@ export function startWebhooks(parts: WebhookParts): Webhooks {
       wake(0)
       unfollow()
       await looped
-      await Promise.race([Promise.all(underWay.keys()), delay(graceMs, undefined, { ref: false })])
+      await Promise.race([Promise.all(underWay), delay(graceMs, undefined, { ref: false })])
+      // Those that are left are cut off, and give their claims back.
       await parts.disconnect()
-      await Promise.all([...underWay.values()].map(release))
+      await Promise.all(underWay)
     },
   }
 
@@ -80,18 +81,12 @@ export function startWebhooks(parts: WebhookParts): Webhooks {
       underWay.delete(task)
       wake(0)
     })
-    underWay.set(task, claim)
+    underWay.add(task)
   }
 
-  /** What is not over by now is made again by another node; if Redis is away, once its claim has run out. */
+  /** Claimed too late to be tried here. */
   async function release(claim: Claim): Promise<void> {
-    const record = givenUp(claim, 'closing', 'The gateway was shut down under the try', store.now()).record
-    const settlement = {
-      ending: 'postponed',
-      origin: 'unknown',
-      record: { ...record, outcome: 'failed' },
-    } as const
-    await store.deliveries.settle(claim, settlement).catch(() => undefined)
+    await store.deliveries.settle(claim, cutOff(claim, store.now())).catch(() => undefined)
   }
 
   /** Looks again at a time by the store's clock, or sooner. */
@@ -119,7 +114,11 @@ async function deliver(parts: WebhookParts, claim: Claim, closing: AbortSignal):
   const { store, metrics, log } = parts
   const { id, seq } = claim
   try {
-    const settlement = await attempt(parts, claim)
+    const at = store.now()
+    const settlement = await attempt(parts, claim, at).catch((error: unknown) => {
+      if (!closing.aborted) throw error
+      return cutOff(claim, at)
+    })
     if (settlement.record.outcome === 'dead') {
       metrics.deadLetters.inc()
       log.warn({ job_id: id, seq, ...settlement.record }, 'a delivery is dead')
@@ -132,10 +131,10 @@ async function deliver(parts: WebhookParts, claim: Claim, closing: AbortSignal):
 }
 
 async function attempt(
-  { store, sender, schedule, metrics }: WebhookParts,
+  { sender, schedule, metrics }: WebhookParts,
   claim: Claim,
+  at: number,
 ): Promise<Settlement> {
-  const at = store.now()
   const { id, tenant, seq, event, url } = claim
   if (event === null)
     return givenUp(claim, 'trimmed', 'The journal no longer had the event when its turn came', at)

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { startGateway, type TestGateway } from '../gateway.ts'
+import { startRedis } from '../helper.ts'
 import { get, isoTime, isProblem, putCallback, startReceiver, submit } from './clients.ts'
 import {
   answersWith,
@@ -206,6 +207,30 @@ t.test('after ten failures in a row an origin is left alone, until a redelivery 
   t.match(await endOfDelivery(patient, waiting, 1), { status: 'delivered', tries: [{ status_code: 204 }] })
   t.match(await deliveriesOf(patient, waiting), { circuit: 'closed', circuit_open_until: null })
 })
+
+t.test(
+  'a try under which its gateway is shut down is recorded, and made again by another at once',
+  async (t) => {
+    const redis = await startRedis(t)
+    const front = await startGateway(t, types, { redis, env: { QUARTET_ROLES: 'http,collect' } })
+    const env = { QUARTET_ROLES: 'callbacks', QUARTET_WEBHOOK_SECRET: front.secret }
+    const leaving = await startGateway(t, types, { redis, env })
+    const answers = holdsAnswers()
+    const receiver = await startReceiver(t, answers)
+    const id = await submitTo(front, receiver.url)
+    await answers.next()
+    await startGateway(t, types, { redis, env })
+    await leaving.app.close()
+    ;(await answers.next())(204)
+    t.match(await endOfDelivery(front, id, 1), {
+      status: 'delivered',
+      tries: [
+        { outcome: 'failed', status_code: null, reason: 'closing', redelivery: false },
+        { outcome: 'delivered', status_code: 204 },
+      ],
+    })
+  },
+)
 
 async function isScheduled(t: Test, id: string): Promise<void> {
   const response = await redeliver(patient, id, 1)
