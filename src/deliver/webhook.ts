@@ -141,7 +141,8 @@ async function attempt(
   if (claim.isOverdue)
     return givenUp(claim, 'circuit_open', 'The receiver failed for too long to be tried any more', at)
 
-  const outcome = await sender.send({ tenant, url, id: `${id}.${seq}`, body: event.text })
+  // Stamped by the store's clock: a receiver takes what a wrong one says for a replay.
+  const outcome = await sender.send({ tenant, url, id: `${id}.${seq}`, body: event.text, now: at })
   const settlement = settlementOf(schedule, claim, outcome, at)
   metrics.tries.inc({ outcome: settlement.record.outcome })
   return settlement

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { all, ndjson, poll } from '../e2e/modes.ts'
+import { all, ndjson, poll, startReceiver } from '../e2e/modes.ts'
 import { startGatewayProcess, submit, type GatewayProcess } from '../e2e/processes.ts'
 import { startRedis, type TestRedis } from '../helper.ts'
 import { startLoad } from './load.ts'
@@ -67,6 +67,13 @@ t.test('nodes whose clocks are five minutes off keep the order, the deadlines an
     jobs: { job_id: string }[]
   }
   t.same(jobs.map(({ job_id: id }) => id).toReversed(), ids)
+
+  // Whichever of them delivers: who verifies what is signed five minutes off takes it for a replay.
+  const receiver = await startReceiver(t)
+  await submit(ahead.url, { type: 'echo', input: 1, callback_url: receiver.url })
+  await receiver.complete
+  const sentAt = Number(receiver.received[0]?.headers['webhook-timestamp']) * 1_000
+  t.ok(Math.abs(sentAt - Date.now()) < 60_000, 'it was signed now, by Redis’s clock')
 
   // Workers with wrong clocks as well: they put off and lose, but nothing may be lost or told twice.
   for (const skewMs of [300_000, -300_000]) await startSkewed(t, { redis, roles: 'workers', skewMs })
