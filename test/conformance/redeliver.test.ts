@@ -269,3 +269,29 @@ t.test('a redelivery that succeeds brings back a return address that was gone', 
   t.same(came, [1, 1, 1, 2, 3])
   t.ok(receiver.isQuiet())
 })
+
+t.test('a redelivery that is answered by 410 ends what waits as well, until one succeeds', async (t) => {
+  const answers = holdsAnswers()
+  const receiver = await startReceiver(t, answers)
+  const { job_id: id } = await submit(patient, {
+    type: 'idle',
+    callback_url: receiver.url,
+    callback_events: ['*'],
+  })
+  ;(await answers.next())(204)
+  await fetch(`${patient.url}/jobs/${id}/cancel`, { method: 'POST' })
+  ;(await answers.next())(500)
+  await waitOfDelivery(patient, id, 2)
+  await isTaken(t, patient, id)
+  ;(await answers.next())(410)
+  await deliveryWhen(patient, id, 1, ({ status, tries }) => status === 'delivered' && tries.length === 2)
+  t.match(await deliveriesOf(patient, id), { gone: true, deliveries: [{}, { seq: 2, next_try_at: null }] })
+
+  await isTaken(t, patient, id)
+  ;(await answers.next())(204)
+  ;(await answers.next())(204)
+  t.match(await endOfDelivery(patient, id, 2), { status: 'delivered', tries: { length: 2 } })
+  const came = []
+  for (let nth = 1; nth <= 5; nth++) came.push(parse((await receiver.next()).body).seq)
+  t.same(came, [1, 2, 1, 1, 2])
+})

@@ -30,6 +30,10 @@ if not isCurrent then
 end
 redis.call('HDEL', job, 'claim')
 
+local function unpick()
+  redis.call('HDEL', job, 'delivering', 'attempts', 'since', 'at', 'coalescing')
+end
+
 local function bury()
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[17])
   redis.call('ZADD', KEYS[3], now, id .. '.' .. seq)
@@ -68,12 +72,14 @@ elseif ending == 'postponed' then
   redis.call('HSET', job, 'at', at)
 else
   redis.call('HSET', job, 'delivered', seq)
-  redis.call('HDEL', job, 'delivering', 'attempts', 'since', 'at', 'coalescing')
+  unpick()
   if ending ~= 'delivered' then
     bury()
   end
 end
 if ending == 'gone' then
+  -- What waits to be tried again, beside a redelivery, waits for the return address as well.
+  unpick()
   redis.call('HSET', job, 'gone', 1)
 end
 pick(id)
