@@ -159,6 +159,34 @@ export function delivering(t: Test, openStore: OpenStore): void {
     })
   })
 
+  t.test('of tries that were postponed for the same reason, in a row, the last is kept', async (t) => {
+    const store = await openStore(t)
+    const { id, tenant } = await handedOver(store)
+    const end = async (
+      at: number,
+      settlement: Partial<Settlement>,
+      record: Partial<Settlement['record']>,
+    ) => {
+      const settled = { ...failing, at: store.now(), ...settlement }
+      await store.deliveries.settle(await claimOne(store, id), {
+        ...settled,
+        record: { ...failing.record, at, ...record },
+      })
+    }
+    const away = { statusCode: null, reason: 'proxy', error: 'away' }
+    await end(1, {}, {})
+    for (let at = 2; at <= 50; at++) await end(at, { ending: 'postponed' }, { ...away, durationMs: at })
+    await end(51, {}, away)
+    for (let at = 52; at <= 60; at++) await end(at, { ending: 'postponed' }, away)
+    await end(61, { ending: 'postponed' }, { ...away, error: 'still away' })
+    const record = await store.deliveries.record(tenant, id)
+    t.strictSame(
+      record?.deliveries[0]?.tries.map(({ at }) => at),
+      [1, 50, 51, 60, 61],
+      'they go on for as long as the gateway’s proxy is away',
+    )
+  })
+
   t.test('a claim that runs out is made again, and its late end is only recorded', async (t) => {
     const store = await openStore(t)
     const { id } = await handedOver(store)

@@ -11,6 +11,11 @@ local id, token, origin, seq, redelivery = ARGV[6], ARGV[7], ARGV[8], tonumber(A
 local ending, at, health, jitter, try = ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14]), ARGV[15]
 local job = jobOf(id)
 
+-- A try without when it was made and for how long (delivery-records.ts).
+local function untimed(text)
+  return (text:gsub('^(%[%d+,"[%w.]*"),%d+,%d+', '%1'))
+end
+
 -- Settled twice, when the answer to the first was lost, it tells nothing new.
 if redis.call('ZREM', claimsOf(origin), id .. ' ' .. token) == 1 then
   judge(origin, health, jitter)
@@ -19,9 +24,18 @@ if redis.call('EXISTS', job) == 0 then
   plan(origin)
   return
 end
-if redis.call('LINDEX', KEYS[2], -1) ~= try then
+local last = redis.call('LINDEX', KEYS[2], -1) or ''
+-- There is no end to those that count for nothing: of some in a row that tell the same the last is enough.
+if ending == 'postponed' and redis.call('HGET', job, 'postponed') and untimed(last) == untimed(try) then
+  redis.call('LSET', KEYS[2], -1, try)
+elseif last ~= try then
   redis.call('RPUSH', KEYS[2], try)
   redis.call('LTRIM', KEYS[2], -ARGV[16], -1)
+end
+if ending == 'postponed' then
+  redis.call('HSET', job, 'postponed', 1)
+else
+  redis.call('HDEL', job, 'postponed')
 end
 local isCurrent = redis.call('HGET', job, 'claim') == token
 if not isCurrent then
