@@ -383,6 +383,18 @@ t.test('so is one whose hand-over was cut off half way', async (t) => {
   t.ok(await receiver.received(job))
 })
 
+t.test('so is one that an earlier version of the gateway had in another queue', async (t) => {
+  const receiver = await startReceiver(t)
+  const { store, job, queues } = await prepare({ callback: receiver.url })
+  await store.accept(job)
+  await move(store, job, { kind: 'failed', queue: queues[0], reason: 'no luck' })
+  const client = node.redis.connect()
+  await client.hdel(`{quartet}:job:${job.record.id}`, 'origin')
+  await client.hset(`{quartet}:job:${job.record.id}`, 'delivering', 2)
+  await store.postpone(job.record.id, 0)
+  t.ok(await receiver.received(job))
+})
+
 t.test('so is one to a return address that came after the end', async (t) => {
   const receiver = await startReceiver(t)
   const { store, job, queues } = await prepare({})

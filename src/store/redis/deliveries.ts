@@ -70,12 +70,16 @@ export function createDeliveries(parts: DeliveriesParts): Deliveries {
     },
 
     async callback(id): Promise<CallbackState | null> {
-      const fields = ['callback', 'delivering', 'generation', 'redeliver', 'died']
-      const [callback, seq, generation, redelivering, died] = await redis.hmget(keys.job(id), ...fields)
+      const fields = ['callback', 'origin', 'delivering', 'generation', 'redeliver', 'died']
+      const [callback, origin, seq, generation, redelivering, died] = await redis.hmget(
+        keys.job(id),
+        ...fields,
+      )
       if (!callback) return null
       return {
         callback: JSON.parse(callback) as Callback,
-        pending: seq ? { seq: Number(seq), generation: Number(generation) } : null,
+        // Without an origin it is in the queue of an earlier version (hand-over.lua).
+        pending: seq && origin ? { seq: Number(seq), generation: Number(generation) } : null,
         isRedelivering: redelivering !== null,
         keptUntil: died ? Number(died) + records.keptMs : null,
       }
