@@ -5,7 +5,10 @@ import ipaddr from 'ipaddr.js'
 import type { Test } from 'tap'
 import { createLookup } from '../src/deliver/look-up.ts'
 
-/** Addresses; a name among them is a CNAME, and what follows it is that name's. With `hang` there is no answer at all. */
+/**
+ * Addresses; a name among them is a CNAME, and what follows it is that name's. With `hang` there is no answer at all, and
+ * none for IPv6 where that is among the addresses.
+ */
 type Answer = readonly string[] | 'hang'
 
 export interface DnsServer {
@@ -47,8 +50,11 @@ export async function startDnsServer(
     if (type === A) questions++
     const answers = zone[readName(question)]
     const found = answers?.[Math.min(turn, answers.length - 1)] ?? []
-    if (found === 'hang') return null
-    const records = recordsOf(found, type)
+    if (found === 'hang' || (type === AAAA && found.includes('hang'))) return null
+    const records = recordsOf(
+      found.filter((text) => text !== 'hang'),
+      type,
+    )
     // The query's id; a response, recursion desired and available; NXDOMAIN for what is not in the zone.
     const header = Buffer.concat([query.subarray(0, 2), Buffer.from([0x81, answers ? 0x80 : 0x83])])
     return Buffer.concat([header, uint16(1, records.length, 0, 0), question, ...records])

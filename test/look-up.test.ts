@@ -1,7 +1,10 @@
 import type { LookupAddress } from 'node:dns'
-import type { LookupFunction } from 'node:net'
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type LookupFunction } from 'node:net'
 import t from 'tap'
+import { request } from 'undici'
 import { createLookup } from '../src/deliver/look-up.ts'
+import { createReturnAddressGuard } from '../src/deliver/return-address.ts'
 import { startDnsServer } from './dns-server.ts'
 
 t.test('a name has all of its addresses, of both kinds', async (t) => {
@@ -34,6 +37,21 @@ t.test('names whose nameserver never answers hold up nobody else', async (t) => 
   for (let n = 0; n < 10; n++) t.match(await find(lookup, 'good.test'), [{ address: '192.0.2.1' }])
   t.equal(failed, 0, 'they are still under way')
   for (const code of await Promise.all(hanging)) t.equal(code, 'ETIMEOUT')
+})
+
+t.test('a nameserver that never answers for IPv6 costs no connection its time', async (t) => {
+  const { lookup } = await startDnsServer(t, { 'four.test': [['127.0.0.1', 'hang']] })
+  const server = createServer((socket) => socket.end('HTTP/1.1 204 No Content\r\n\r\n')).listen(
+    0,
+    '127.0.0.1',
+  )
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const guard = createReturnAddressGuard({ allow: ['127.0.0.1'], lookup })
+  t.teardown(() => guard.close())
+  const { port } = server.address() as AddressInfo
+  const { statusCode } = await request(`http://four.test:${port}/`, { dispatcher: guard.dispatcher })
+  t.equal(statusCode, 204)
 })
 
 t.test('what DNS does not have is looked for in the hosts file', async (t) => {

@@ -1,9 +1,12 @@
 import { lookup as systemLookup, promises, type LookupAddress, type LookupOptions } from 'node:dns'
 import { isIP, type LookupFunction } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { callbackify } from 'node:util'
 
 const TIMEOUT_MS = 2_000
 const TRIES = 2
+/** How long addresses of one kind wait for those of the other: some nameservers never answer when asked for IPv6. */
+const OTHER_MS = 500
 
 /** DNS knows no such name, or there is no DNS: the hosts file may. */
 const ABSENT = ['ENOTFOUND', 'ENODATA', 'ECONNREFUSED']
@@ -31,7 +34,9 @@ export function createLookup(servers?: readonly string[]): LookupFunction {
   }
 
   async function find(host: string): Promise<LookupAddress[]> {
-    const answers = await Promise.allSettled([resolver.resolve4(host), resolver.resolve6(host)])
+    const asked = [resolver.resolve4(host), resolver.resolve6(host)]
+    const late = Promise.any(asked).then(() => delay(OTHER_MS, []))
+    const answers = await Promise.allSettled(asked.map((each) => Promise.race([each, late])))
     const found = answers.flatMap((answer) => (answer.status === 'fulfilled' ? answer.value : []))
     if (found.length > 0) return found.map((address) => ({ address, family: isIP(address) }))
     const [failure, other] = answers.flatMap((answer) =>
