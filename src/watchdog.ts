@@ -55,7 +55,7 @@ export async function watch(parts: WatchdogParts, signal: AbortSignal): Promise<
 async function look(parts: WatchdogParts, id: string, job: Stored | null): Promise<void> {
   const { store, log } = parts
   try {
-    if (!job) return await store.forget('', id)
+    if (!job) return void (await store.forget('', id))
     if (isTerminal(job.record.status)) return await settle(parts, job.record)
     await reconcile(parts, job)
   } catch (err) {
@@ -76,7 +76,8 @@ async function settle({ store, handOver }: WatchdogParts, record: JobRecord): Pr
     return store.postpone(record.id, Math.round(now + patience(record, now) * (1 + Math.random())))
   // With a dead letter it stays for as long as that can be delivered after all.
   const expiresAt = Math.max(record.expiresAt ?? record.updatedAt, callback?.keptUntil ?? 0)
-  if (now >= expiresAt) return store.forget(record.tenant, record.id)
+  // If it stays after all, it is due again soon.
+  if (now >= expiresAt) return void (await store.forget(record.tenant, record.id, 'delivered'))
   return store.postpone(record.id, expiresAt)
 }
 

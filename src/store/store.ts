@@ -61,8 +61,11 @@ export interface Store {
   /** Makes every unfinished job due now: a source has lost some of what it told. */
   suspectAll(now: number): Promise<void>
 
-  /** Deletes a finished job and everything of it. */
-  forget(tenant: string, id: string): Promise<void>
+  /**
+   * Deletes a finished job and everything of it; with `delivered`, unless something of it is to be delivered by now: it
+   * may have been given a return address, or redelivered, since that was looked at. False: it stays.
+   */
+  forget(tenant: string, id: string, when?: 'delivered'): Promise<boolean>
 
   /** Takes or keeps the exclusive duty for a source for `ttlMs`. Only saves double work: the cursor is what is safe. */
   lease(source: string, owner: string, ttlMs: number): Promise<boolean>

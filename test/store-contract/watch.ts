@@ -3,6 +3,7 @@ import type { Test } from 'tap'
 import { v7 as uuidv7 } from 'uuid'
 import type { NewJob } from '../../src/store/store.ts'
 import { newJob, move, toTheEnd, acceptMany, listed, idsOf, own, type OpenStore } from './jobs.ts'
+import { claimOne, delivered, handedOver, newUrl } from './deliver.ts'
 
 export function watching(t: Test, openStore: OpenStore): void {
   t.test('jobs whose time has passed are named, and not again within the claim', async (t) => {
@@ -100,6 +101,23 @@ export function watching(t: Test, openStore: OpenStore): void {
     t.strictSame(await listed(store, tenant, {}, 10), [other.record.id])
     t.strictSame(own(await store.overdue(Date.now() + 1e9, 10_000, 1), [id]), [])
     await store.forget(tenant, id)
+  })
+
+  t.test('a job is not forgotten as delivered while something of it is to be delivered', async (t) => {
+    const store = await openStore(t)
+    const { tenant, id } = await handedOver(store)
+    const forgotten = () => store.forget(tenant, id, 'delivered')
+    t.equal(await forgotten(), false)
+    await store.deliveries.settle(await claimOne(store, id), delivered)
+    t.equal(await store.deliveries.redeliver(tenant, id, 2), 'scheduled')
+    t.equal(await forgotten(), false)
+    await store.deliveries.settle(await claimOne(store, id), delivered)
+    await store.deliveries.setCallback(id, { url: newUrl(), events: null }, 0)
+    t.equal(await forgotten(), false)
+    t.match(await store.deliveries.callback(id), { pending: { seq: 2 } }, 'nothing of it is gone')
+    await store.deliveries.settle(await claimOne(store, id), delivered)
+    t.equal(await forgotten(), true)
+    t.strictSame(await store.load([id]), [null])
   })
 
   t.test('one at a time has the duty for a source', async (t) => {

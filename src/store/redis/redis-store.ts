@@ -56,6 +56,7 @@ export function createRedisStore(
   const commit = defineScript<string[]>(redis, 'commit')
   const read = defineScript<[number, number, string, ...string[]] | null>(redis, 'read')
   const overdue = defineScript<string[]>(redis, 'overdue')
+  const forget = defineScript<number>(redis, 'forget')
   const lease = defineScript<number>(redis, 'lease')
   const release = defineScript<number>(redis, 'release')
   const announce = defineScript<[number, ...string[]]>(redis, 'announce')
@@ -173,13 +174,9 @@ export function createRedisStore(
       } while (cursor !== '0')
     },
 
-    async forget(tenant, id) {
-      await redis
-        .multi()
-        .del(keys.job(id), keys.journal(id), keys.tries(id))
-        .zrem(keys.due, id)
-        .zrem(keys.list(tenant), id)
-        .exec()
+    async forget(tenant, id, when) {
+      const base = [keys.job(id), keys.journal(id), keys.tries(id), keys.due, keys.list(tenant)]
+      return (await forget(base, [id, when ?? ''])) === 1
     },
 
     async lease(source, owner, ttlMs) {
