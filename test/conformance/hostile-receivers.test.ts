@@ -4,7 +4,14 @@ import { startGateway } from '../gateway.ts'
 import { findFreePort, startRedis } from '../helper.ts'
 import { faults, marker, startGoodReceiver, type Fault, type HostileReceiver } from '../hostile-receivers.ts'
 import { get, submit } from './clients.ts'
-import { deliveriesOf, deliveryWhen, endOfDelivery, isListed, type DeliveryObject } from './delivery-calls.ts'
+import {
+  deliveriesOf,
+  deliveryWhen,
+  endOfDelivery,
+  isListed,
+  redeliver,
+  type DeliveryObject,
+} from './delivery-calls.ts'
 
 /*
  * What becomes of a try at each of the hostile receivers, as clients see it; docs/WEBHOOKS.md has the table. Some take
@@ -95,8 +102,16 @@ t.test('an address that may no longer be reached when its turn comes is given up
     tries: [{ outcome: 'dead', reason: 'blocked', status_code: null, error: String }],
   })
   t.equal(delivery.tries.length, 1)
-  t.equal(receiver.connections(), 0)
   t.ok(await isListed(front, id, 1))
+  t.equal((await redeliver(front, id, 1)).status, 202)
+  const again = await deliveryWhen(
+    front,
+    id,
+    1,
+    (found) => found.status === 'dead' && found.tries.length === 2,
+  )
+  t.match(again.tries[1], { outcome: 'dead', reason: 'blocked', redelivery: true }, 'also by hand')
+  t.equal(receiver.connections(), 0)
   t.strictSame(table.get(recordOf(delivery)), ['leads to an address that may not be reached'])
 })
 

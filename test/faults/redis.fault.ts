@@ -20,7 +20,7 @@ t.test('a Redis that hangs is a 503 at once, and everything goes on when it wake
     await refuses(t, gateway.url)
     await delay(hangMs)
     process.kill(redis.pid, 'SIGCONT')
-    recoveriesMs.push(await whenReady(gateway.url))
+    recoveriesMs.push(await whenReady(t, gateway.url))
     await load.whenAccepted(load.accepted.length + 1)
   }
   await settle(t, 'Redis hung', load, { url: gateway.url, recoveriesMs })
@@ -36,7 +36,7 @@ t.test('a full Redis is a 503 at once, and everything goes on when it has room',
   await refuses(t, gateway.url)
   await delay(2_000)
   await client.config('SET', 'maxmemory', '0')
-  const recoveriesMs = [await whenReady(gateway.url)]
+  const recoveriesMs = [await whenReady(t, gateway.url)]
   await load.whenAccepted(load.accepted.length + 300)
   await settle(t, 'Redis full', load, { url: gateway.url, recoveriesMs })
 })
@@ -58,12 +58,14 @@ t.test('a result queue that is cut before it was read is noticed, and every job 
   await client.xtrim('bull:countdown:events', 'MAXLEN', '=', 5)
 
   const since = Date.now()
-  const second = await startGatewayProcess(t, { redis, roles: 'collect' })
+  const second = await startGatewayProcess(t, { redis, roles: 'http,collect' })
   await second.waitForLine(/cut past the cursor/)
   const journals = await Promise.all(ids.map((id) => all(ndjson(gateway.url, id, 0))))
   const ended = journals.filter((events) => events.filter(isTerminal).length === 1)
   t.comment(`result queue cut: 200 accepted, ${ended.length} ended · recovery ${Date.now() - since} ms`)
   t.equal(ended.length, 200)
+  const metrics = await (await fetch(`${second.url}/metrics`)).text()
+  t.match(metrics, 'quartet_result_queue_cuts_total{queue="countdown"} 1', 'it is counted')
 })
 
 async function refuses(t: Test, url: string): Promise<void> {
@@ -82,8 +84,10 @@ async function refuses(t: Test, url: string): Promise<void> {
 }
 
 /** @returns how long it took, in milliseconds */
-async function whenReady(url: string): Promise<number> {
+async function whenReady(t: Test, url: string): Promise<number> {
   const since = Date.now()
   while ((await fetch(`${url}/readyz`)).status !== 200) await delay(50)
-  return Date.now() - since
+  const tookMs = Date.now() - since
+  t.ok(tookMs <= 15_000, 'ready again in time')
+  return tookMs
 }
