@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { startGateway, type TestGateway } from '../gateway.ts'
 import { startRedis } from '../helper.ts'
-import { get, isoTime, isProblem, putCallback, startReceiver, submit } from './clients.ts'
+import { get, isoTime, isProblem, parse, putCallback, startReceiver, submit } from './clients.ts'
 import {
   answersWith,
   deliveriesOf,
@@ -127,6 +127,24 @@ t.test('a delivery is dead after its last try', async (t) => {
   t.strictSame(times, times.toSorted())
 })
 
+t.test('an event waits for the one before until that is delivered or given up', async (t) => {
+  const receiver = await startReceiver(t, (response, { body }) => {
+    response.writeHead(parse(body).type === 'step.started' ? 404 : 204).end()
+  })
+  const { job_id: id } = await submit(gateway, {
+    type: 'echo',
+    callback_url: receiver.url,
+    callback_events: ['*'],
+  })
+  await endOfDelivery(gateway, id, 3)
+  t.match(await deliveriesOf(gateway, id), {
+    deliveries: [{ status: 'delivered' }, { status: 'dead', tries: { length: 3 } }, { status: 'delivered' }],
+  })
+  const came = []
+  for (let nth = 1; nth <= 5; nth++) came.push(parse((await receiver.next()).body).seq)
+  t.same(came, [1, 2, 2, 2, 3])
+})
+
 t.test('410 makes a delivery dead at once, and the return address is gone', async (t) => {
   const receiver = await startReceiver(t, answersWith(410))
   const id = await submitTo(gateway, receiver.url)
@@ -200,12 +218,31 @@ t.test('after ten failures in a row an origin is left alone, until a redelivery 
   t.match(deliveries, [{ status: 'pending', next_try_at: until, tries: [] }])
   for (const _ of ids) await receiver.next()
   t.ok(receiver.isQuiet())
+  const openCircuit = `quartet_callback_circuit_open{origin="${new URL(receiver.url).origin}"} 1`
+  t.match(await metricsOf(patient), openCircuit)
 
   answer.status = 204
   await isScheduled(t, ids[0] ?? '')
   t.match(await endOfDelivery(patient, ids[0] ?? '', 1), { status: 'delivered' })
   t.match(await endOfDelivery(patient, waiting, 1), { status: 'delivered', tries: [{ status_code: 204 }] })
   t.match(await deliveriesOf(patient, waiting), { circuit: 'closed', circuit_open_until: null })
+  t.notMatch(await metricsOf(patient), openCircuit)
+})
+
+t.test('what is tried and what is given up is counted', async (t) => {
+  const node = await startGateway(t, types)
+  const answer = answersWith(204)
+  const receiver = await startReceiver(t, answer)
+  for (const status of [204, 410, 500]) {
+    answer.status = status
+    const id = await submitTo(node, receiver.url)
+    await deliveryWhen(node, id, 1, ({ tries }) => tries.length === 1)
+  }
+  const metrics = await metricsOf(node)
+  for (const outcome of ['delivered', 'dead', 'failed']) {
+    t.match(metrics, `quartet_callback_tries_total{outcome="${outcome}"} 1`)
+  }
+  t.match(metrics, 'quartet_callback_dead_letters_total 1')
 })
 
 t.test(
@@ -231,6 +268,8 @@ t.test(
     })
   },
 )
+
+const metricsOf = async (node: TestGateway) => (await get(node, '/metrics')).text()
 
 async function isScheduled(t: Test, id: string): Promise<void> {
   const response = await redeliver(patient, id, 1)
