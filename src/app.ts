@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
@@ -24,7 +23,7 @@ import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
 import { registerHealth } from './health.ts'
 import { createKnownJobs } from './known-jobs.ts'
-import { createMembership } from './membership.ts'
+import { createMembership, nameNode } from './membership.ts'
 import { createMetrics, registerMetrics } from './metrics.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
@@ -90,7 +89,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const followUps = createFollowUps({ queues, handOver, log })
 
   // The nodes share out whose results each collects.
-  const node = randomUUID()
+  const node = nameNode(roles.has('http'))
   const collected = roles.has('collect') ? catalog.queues : []
   const membership = createMembership({ store, node, queues: collected, log })
   const metrics = createMetrics()
@@ -101,7 +100,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const signingKeys = config.webhookSecrets === null ? null : parseSigningKeys(config.webhookSecrets)
   const judgeCallback = createJudgeCallback(signingKeys, guard)
   const types = roles.has('http') ? [...catalog.types.keys()] : []
-  const backlogs = createBacklogs({ store, types, log }, () => membership.size)
+  const backlogs = createBacklogs({ store, types, log }, () => membership.fronts)
   const submit = createSubmit({
     store,
     queues,

@@ -26,7 +26,7 @@ interface Known {
 }
 
 /**
- * @param nodes how many nodes there are: each gives out its share of the room that comes
+ * @param nodes how many nodes take jobs in: each gives out its share of the room that comes
  * @param now milliseconds since the epoch
  */
 export function createBacklogs(

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Nodes, Store } from './store/store.ts'
@@ -13,17 +13,27 @@ export interface Membership {
   collects(queue: string): boolean
   /** How many nodes there are. */
   readonly size: number
+  /** How many of them take jobs in. */
+  readonly fronts: number
   /** Announces this node until the signal ends it; the first time before it resolves. */
   join(signal: AbortSignal): Promise<{ readonly left: Promise<void> }>
 }
 
 export interface MembershipParts {
   readonly store: Store
-  /** This node's name: no other node, before or after, has it. */
+  /** This node's name, of {@link nameNode}: no other node, before or after, has it. */
   readonly node: string
   /** The queues that this node would collect from. */
   readonly queues: readonly string[]
   readonly log: FastifyBaseLogger
+}
+
+/** What the name of a node that takes jobs in begins with. */
+const FRONT = 'front-'
+
+/** A name for a node, which tells the others whether it takes jobs in. */
+export function nameNode(isFront: boolean): string {
+  return `${isFront ? FRONT : ''}${randomUUID()}`
 }
 
 export function createMembership({ store, node, queues, log }: MembershipParts): Membership {
@@ -35,6 +45,9 @@ export function createMembership({ store, node, queues, log }: MembershipParts):
     collects: (queue) => mine.has(queue),
     get size() {
       return Math.max(1, nodes.size)
+    },
+    get fronts() {
+      return Math.max(1, [...nodes.keys()].filter((name) => name.startsWith(FRONT)).length)
     },
     async join(signal) {
       await beat()

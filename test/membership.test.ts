@@ -1,5 +1,10 @@
+import { once } from 'node:events'
+import { pino } from 'pino'
 import t from 'tap'
-import { share } from '../src/membership.ts'
+import { createMembership, nameNode, share } from '../src/membership.ts'
+import { createConnect } from '../src/store/redis/connect.ts'
+import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import { startRedis } from './helper.ts'
 
 const queues = (count: number) => Array.from({ length: count }, (_, index) => `queue-${index}`)
 const nodes = (names: readonly string[], known: readonly string[]) =>
@@ -59,4 +64,24 @@ t.test('a node gets only queues that it knows, and one that only it knows', asyn
 t.test('with nobody to collect nothing is shared', async (t) => {
   t.equal(share(new Map()).size, 0)
   t.equal(share(nodes(['http'], [])).size, 0)
+})
+
+t.test('of all nodes those are counted apart that take jobs in: they share the room there is', async (t) => {
+  const redis = await startRedis(t)
+  const connect = createConnect(redis.url, () => undefined)
+  const client = connect('command')
+  await once(client, 'ready')
+  const store = createRedisStore(client, connect)
+  t.teardown(() => client.disconnect())
+  const leaving = new AbortController()
+  const join = async (isFront: boolean) => {
+    const parts = { node: nameNode(isFront), queues: ['x'], log: pino({ level: 'silent' }) }
+    const membership = createMembership({ store, ...parts })
+    const { left } = await membership.join(leaving.signal)
+    return { membership, left }
+  }
+  const nodes = [await join(false), await join(true), await join(false), await join(true)]
+  t.match(nodes.at(-1)?.membership, { size: 4, fronts: 2 })
+  leaving.abort()
+  await Promise.all(nodes.map(({ left }) => left))
 })
