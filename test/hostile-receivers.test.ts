@@ -21,21 +21,36 @@ function startSender(t: Test) {
   }
 }
 
-/** The connections that undici was given, from now on. */
-function watchConnections(t: Test): Socket[] {
-  const connected = channel('undici:client:connected')
+/** The connections that undici was given, and how many it has asked for, from now on. */
+function watchConnections(t: Test) {
   const sockets: Socket[] = []
-  const listen: ChannelListener = (message) => void sockets.push((message as { socket: Socket }).socket)
-  connected.subscribe(listen)
-  t.teardown(() => connected.unsubscribe(listen))
-  return sockets
+  const ends: Promise<unknown>[] = []
+  let asked = 0
+  const listeners: Record<string, ChannelListener> = {
+    'undici:client:beforeConnect': () => void asked++,
+    'undici:client:connected': (message) => {
+      const { socket } = message as { socket: Socket }
+      sockets.push(socket)
+      ends.push(new Promise((resolve) => socket.once('close', resolve)))
+    },
+  }
+  for (const [name, listen] of Object.entries(listeners)) {
+    channel(name).subscribe(listen)
+    t.teardown(() => channel(name).unsubscribe(listen))
+  }
+  return {
+    sockets,
+    asked: () => asked,
+    /** Resolves when undici has heard of the end of those that were given up. */
+    ended: () => Promise.all(ends.filter((_, index) => sockets[index]?.destroyed)).then(() => setImmediate()),
+  }
 }
 
 for (const [does, { start, outcome }] of Object.entries(faults)) {
   t.test(`a receiver that ${does} is recorded as such, and holds nothing`, async (t) => {
     const receiver = await start(t)
     const { guard, send } = startSender(t)
-    const sockets = watchConnections(t)
+    const { sockets, asked, ended } = watchConnections(t)
     const body = JSON.stringify({ data: 'a'.repeat(1_000) })
     const found = await send({ tenant: 'default', url: receiver.url, id: 'job.1', body })
 
@@ -47,6 +62,8 @@ for (const [does, { start, outcome }] of Object.entries(faults)) {
     for (const { bytesRead } of sockets) {
       t.ok(bytesRead <= 2 * MAX_ANSWER_BYTES, `${bytesRead} bytes were read, the last chunk with them`)
     }
+    await ended()
+    t.equal(asked(), 1, 'nor is it connected to again when it has been given up')
     await guard.close()
     await receiver.left()
   })

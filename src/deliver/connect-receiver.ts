@@ -2,7 +2,7 @@ import type { LookupAddress, LookupOptions } from 'node:dns'
 import { isIP, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { callbackify } from 'node:util'
-import type { buildConnector } from 'undici'
+import { errors, type buildConnector } from 'undici'
 import type { OpenTunnel } from './callback-proxy.ts'
 import { connectError } from './connect-error.ts'
 import type { AddressJudge } from './judge-address.ts'
@@ -51,6 +51,7 @@ export function createConnectReceiver(options: {
         : await openDirect(hostname, port, attempt.signal)
       const socket = protocol === 'https:' ? await openTls(plain, hostname, attempt.signal) : plain
       limitAnswers(socket, maxAnswerBytes)
+      endForGood(socket)
       return socket
     } finally {
       clearTimeout(timer)
@@ -120,6 +121,18 @@ function limitAnswers(socket: Socket, maxBytes: number): void {
     // Once the parser has had what is here: there may be a status in it.
     process.nextTick(() => socket.destroy(error))
   })
+}
+
+/**
+ * undici takes a request that it gave up for one still to be sent, and makes another connection for it, where the old one
+ * ends with this error of its own: https://github.com/nodejs/undici/issues/5845.
+ */
+function endForGood(socket: Socket): void {
+  const destroy = socket.destroy.bind(socket)
+  socket.destroy = (error) => {
+    const isGivenUp = error instanceof errors.InformationalError && error.message === 'aborted'
+    return destroy(isGivenUp ? new errors.SocketError(error.message) : error)
+  }
 }
 
 function addressesOf(found: readonly LookupAddress[]): string[] {
