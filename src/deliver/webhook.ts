@@ -7,8 +7,10 @@ import type { Schedule } from './schedule.ts'
 import type { createWebhookSender } from './send-webhook.ts'
 import { cutOff, givenUp, settlementOf } from './settlement.ts'
 
-/** Tries that one node has under way, to all origins together. */
-const CONCURRENCY = 256
+/** Tries that one node has under way, to all origins together: those of many that hang at once leave room for others. */
+const CONCURRENCY = 1_024
+/** Tries that are claimed at a time. */
+const MOST_AT_ONCE = 256
 /** A claim runs out some time after a try must have ended, and is then made again by another node. */
 const LEASE_MS = 25_000
 /** What is due is looked for at least so often, should nothing have told of it. */
@@ -58,7 +60,7 @@ export function startWebhooks(parts: WebhookParts): Webhooks {
     while (!closing.signal.aborted) {
       wakeAt = Date.now() + LOOK_MS
       try {
-        const free = CONCURRENCY - underWay.size
+        const free = Math.min(CONCURRENCY - underWay.size, MOST_AT_ONCE)
         if (free > 0) {
           const { claims, nextAt } = await store.deliveries.claim(free, LEASE_MS)
           if (closing.signal.aborted) await Promise.all(claims.map(release))
