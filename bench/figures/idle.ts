@@ -10,8 +10,9 @@ const KB = 1_024
 const MOST = atMostIs(12, '12 KB')
 /** Of each kind, before anything is measured: the first ones bring a heap that has room for more. */
 const WARM_UP = 500
-/** V8 gives the memory of a busy time back by a collection that finds a quiet one. */
-const SETTLE_MS = 3_000
+/** V8 gives the memory of a busy time back by a collection that comes after more than 5 quiet seconds. */
+const QUIET_MS = 6_000
+const RELEASE_MS = 500
 
 /** What a connection costs on which nothing happens. All of them follow one job. */
 export const idle: Figure = {
@@ -57,14 +58,10 @@ async function measure(t: Scope, { redis, isQuick }: Bench, side: SideName): Pro
   }
 }
 
-/** Collects garbage with pauses in between until that brings nothing more. */
 async function settled(gateway: TestProcess): Promise<Memory> {
-  let memory = await memoryOf(gateway)
-  for (let tries = 0; tries < 4; tries++) {
-    await delay(SETTLE_MS)
-    const { rss } = memory
-    memory = await memoryOf(gateway)
-    if (tries > 0 && memory.rss > 0.98 * rss) break
-  }
-  return memory
+  await delay(QUIET_MS)
+  await memoryOf(gateway)
+  // Pages are given back in the background.
+  await delay(RELEASE_MS)
+  return memoryOf(gateway)
 }

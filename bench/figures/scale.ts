@@ -34,7 +34,9 @@ export const scale: Figure = {
 function rowsOf(many: number): Row[] {
   return [
     { key: `${many}_per_second`, label: `${many} + ${many}: jobs/s`, digits: 0 },
-    { key: `${many}_cpu`, label: '… CPU µs per job, of all', digits: 0 },
+    { key: `${many}_gateway`, label: '… CPU µs per job: gateways', digits: 0 },
+    { key: `${many}_redis`, label: '… Redis', digits: 0 },
+    { key: `${many}_worker`, label: '… workers', digits: 0 },
     { key: `${many}_cores`, label: '… cores in use, of all and the load client', digits: 2 },
   ]
 }
@@ -54,7 +56,9 @@ function measureWith({ redis, isQuick }: Bench, many: number): Promise<Record<st
     const used = cpu.gateway + cpu.redis + cpu.worker + cpu.load
     return {
       [`${many}_per_second`]: count / seconds,
-      [`${many}_cpu`]: cpu_gateway + cpu_redis + cpu_worker,
+      [`${many}_gateway`]: cpu_gateway,
+      [`${many}_redis`]: cpu_redis,
+      [`${many}_worker`]: cpu_worker,
       [`${many}_cores`]: used / seconds / 1e6,
     }
   })
