@@ -21,7 +21,7 @@ export const accept: Figure = {
       urls: started.urls,
       watched: watchedOf(redis, started),
       atOnce: AT_ONCE,
-      warmUp: isQuick ? 4_000 : 6_000,
+      warmUp: isQuick ? 10_000 : 15_000,
       measureMs: isQuick ? 2_500 : 4_000,
     })
     return { per_second: report.count / report.seconds, ...report.values, ...cpuOf(report) }

@@ -22,7 +22,7 @@ export const endToEnd: Figure = {
       urls: started.urls,
       watched: watchedOf(redis, started),
       atOnce: AT_ONCE,
-      warmUp: isQuick ? 2_500 : 4_000,
+      warmUp: isQuick ? 5_000 : 8_000,
       measureMs: isQuick ? 2_500 : 4_000,
     })
     const cpu = cpuOf(report)

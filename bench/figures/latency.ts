@@ -27,7 +27,8 @@ function latencyOf(name: string, mode: string, sides: readonly SideName[], must?
         mode: name,
         urls: started.urls,
         watched: watchedOf(redis, started),
-        warmUp: 300,
+        compiling: isQuick ? 3_000 : 6_000,
+        warmUp: 100,
         measured: isQuick ? 150 : 300,
       })
       return { ...report.values, ...cpuOf(report) }

@@ -2,7 +2,7 @@ import { cpuOf, runLoad, watchedOf, type Bench, type Figure, type Must, type Row
 import { withScope } from '../scope.ts'
 import { startSide } from '../sides.ts'
 
-const AT_ONCE = 64
+const AT_ONCE = 256
 const COUNTS = [1, 2, 4] as const
 /** Less than this is the noise of two measurements. */
 const SLACK = 0.9
@@ -48,7 +48,8 @@ function measureWith({ redis, isQuick }: Bench, many: number): Promise<Record<st
       urls: started.urls,
       watched: watchedOf(redis, started),
       atOnce: AT_ONCE,
-      warmUp: isQuick ? 2_000 : 4_000,
+      // Each of the processes has to be warm.
+      warmUp: (isQuick ? 3_000 : 6_000) * many,
       measureMs: isQuick ? 2_000 : 4_000,
     })
     const { cpu_gateway = 0, cpu_redis = 0, cpu_worker = 0 } = cpuOf(report)

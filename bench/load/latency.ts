@@ -6,11 +6,15 @@ import { WebSocket } from 'ws'
 import { startMeter, type Watched } from './cpu.ts'
 import { eventStream, json, openConnection } from './http.ts'
 import { latencies, type Report } from './report.ts'
+import { endToEnd } from './submit.ts'
 
 export interface LatencyOptions {
   readonly mode: keyof typeof modes
   readonly urls: readonly string[]
   readonly watched: Watched
+  /** Jobs over SSE with many at a time: a gateway that has been idle from its start on would not have been compiled. */
+  readonly compiling: number
+  /** Of the mode, one at a time. */
   readonly warmUp: number
   readonly measured: number
 }
@@ -22,7 +26,9 @@ const modes = { sse, websocket, wait, webhook } satisfies Record<string, (url: s
 const TIMEOUT_MS = 10_000
 
 /** One job after another, with a rest between them: nothing else is going on. */
-export async function latency({ mode, urls, watched, warmUp, measured }: LatencyOptions): Promise<Report> {
+export async function latency(options: LatencyOptions): Promise<Report> {
+  const { mode, urls, watched, compiling, warmUp, measured } = options
+  await endToEnd({ urls, watched, atOnce: 16, warmUp: compiling, measureMs: 1 })
   const ask = await modes[mode](urls[0] ?? '')
   let n = 0
   for (; n < warmUp; n++) await ask(n)
