@@ -53,6 +53,7 @@ function fanOutOf({ name, what, most, full, job }: FanOut): Figure {
       const report = await runLoad(t, 'fanOut', {
         urls: started.urls,
         watched: watchedOf(redis, started),
+        speaker: 'worker',
         redisUrl: redis.url,
         clients: CLIENTS,
         rounds: job(bench),

@@ -5,7 +5,7 @@ export interface Answer {
   readonly text: string
 }
 
-/** One connection, which has one request under way at a time. */
+/** One connection. Its requests follow one another, but for those that are `idempotent`. */
 export interface Connection {
   /** @param onText told of each piece of the answer's body as it comes */
   request(options: Request, onText?: (text: string) => void): Promise<Answer>
@@ -13,18 +13,25 @@ export interface Connection {
 }
 
 export interface Request {
-  readonly method: 'GET' | 'POST'
+  readonly method: 'GET' | 'POST' | 'DELETE'
   readonly path: string
   readonly headers?: Record<string, string>
   readonly body?: string
+  /** Whether it may be sent before the one before is answered. */
+  readonly idempotent?: boolean
 }
 
 /** Longer than anything here takes: what hangs must not hang the benchmark. */
 const TIMEOUT_MS = 30_000
+const PIPELINING = 100
 
 /** By undici's `dispatch`, without the streams that its `request` makes: the load client must cost little. */
 export function openConnection(url: string): Connection {
-  const client = new Client(url, { headersTimeout: TIMEOUT_MS, bodyTimeout: TIMEOUT_MS })
+  const client = new Client(url, {
+    pipelining: PIPELINING,
+    headersTimeout: TIMEOUT_MS,
+    bodyTimeout: TIMEOUT_MS,
+  })
   return {
     request: (options, onText) =>
       new Promise((resolve, reject) => client.dispatch(options, collect(resolve, reject, onText))),
