@@ -1,42 +1,46 @@
 import { atMost, cpuOf, cpuRows, runLoad, watchedOf, type Bench, type Figure } from '../figure.ts'
+import type { Round } from '../load/speakers.ts'
 import { sideNames, startSide } from '../sides.ts'
 
-const CLIENTS = 1_000
+export const CLIENTS = 1_000
 const EVENTS = 100
 const PER_SECOND = 20
-
-type Round = { count: number; interval_ms?: number; at_once?: boolean }
 
 const burst: Round = { count: EVENTS, at_once: true }
 const paced: Round = { count: EVENTS, interval_ms: 1_000 / PER_SECOND }
 
-/** One job that a crowd follows. The first round of each job is the warm-up. */
-export const fanOutFigures: readonly Figure[] = [
-  fanOutOf({
+interface Crowd {
+  readonly name: string
+  readonly what: string
+  /** Of the baseline's CPU. */
+  readonly most: number
+  /** Rounds in full. */
+  readonly full: number
+  /** What the job tells. The first of it is the warm-up. */
+  readonly job: (bench: Pick<Bench, 'isQuick'>) => Round[]
+}
+
+export const crowds: readonly Crowd[] = [
+  {
     name: 'burst',
     what: `${EVENTS} events in a burst`,
     most: 0.7,
     full: 4,
     job: ({ isQuick }) => Array.from({ length: isQuick ? 4 : 7 }, () => burst),
-  }),
-  fanOutOf({
+  },
+  {
     name: 'paced',
     what: `${EVENTS} events, ${PER_SECOND} a second`,
     most: 0.8,
     full: 2,
     job: ({ isQuick }) => [burst, isQuick ? { ...paced, count: EVENTS / 2 } : paced],
-  }),
+  },
 ]
 
-interface FanOut {
-  readonly name: string
-  readonly what: string
-  readonly most: number
-  readonly full: number
-  readonly job: (bench: Bench) => Round[]
-}
+/** One job that a crowd follows. */
+export const fanOutFigures: readonly Figure[] = crowds.map(fanOutOf)
 
-function fanOutOf({ name, what, most, full, job }: FanOut): Figure {
+function fanOutOf({ name, what, most, full, job }: Crowd): Figure {
   return {
     name,
     title: `${CLIENTS.toLocaleString('en')} SSE clients on one job, ${what}`,
