@@ -11,6 +11,8 @@ import { defineScript } from './scripts.ts'
 /** Jobs that one call takes in, and about how much text: Redis serves nobody else meanwhile. */
 const MAX_JOBS = 100
 const MAX_CHARACTERS = 262_144
+/** How long what comes while a call is under way waits for its end: more in one call is less to do. */
+const GATHER_MS = 4
 
 /** How BullMQ would put a job into a queue, but for its id, time and data. */
 export interface Addition {
@@ -49,18 +51,20 @@ interface Batch {
 }
 
 /**
- * Makes the intake of a store whose Redis is that of the queues. What is submitted in one turn of the event loop goes to
- * Redis in one call, by tenant and type: under load, that is what both have to do least for.
+ * Makes the intake of a store whose Redis is that of the queues. What is submitted in one turn of the event loop, or while
+ * a call is under way, goes to Redis in one call, by tenant and type: under load, that is what both have to do least for.
  */
 export function createIntake({ redis, keys, replicate, follow }: IntakeParts): Intake {
   const run = defineScript<string[]>(redis, 'intake', 'accepting', addStandardJob())
   let batches = new Map<string, Batch>()
+  let underWay = 0
+  let timer: NodeJS.Timeout | undefined
 
   return (job, addition) =>
     new Promise((resolve, reject) => {
       const { tenant, type } = job.record
       const name = `${tenant} ${type}`
-      if (batches.size === 0) setImmediate(sendAll)
+      if (batches.size === 0) schedule()
       let batch = batches.get(name)
       if (!batch) batches.set(name, (batch = { addition, jobs: [], characters: 0 }))
       const follower = job.isFollowed ? (follow.expect(job.record.id) ?? '') : ''
@@ -71,27 +75,24 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
       void send(batch)
     })
 
+  /** At the end of this turn, or of the call that is under way. */
+  function schedule(): void {
+    if (underWay === 0) setImmediate(sendAll)
+    else timer ??= setTimeout(sendAll, GATHER_MS)
+  }
+
   function sendAll(): void {
+    clearTimeout(timer)
+    timer = undefined
     const all = batches
     batches = new Map()
     for (const batch of all.values()) void send(batch)
   }
 
-  async function send({ addition, jobs }: Batch): Promise<void> {
+  async function send(batch: Batch): Promise<void> {
+    const { jobs } = batch
     try {
-      const { tenant, type } = jobs[0]!.job.record
-      const replies = await run(
-        [keys.waiting(type), keys.due, keys.list(tenant), ...addition.keys],
-        [
-          keys.job(''),
-          keys.journal(''),
-          jobs[0]!.job.maxWaiting,
-          addition.prefix,
-          addition.name,
-          addition.options.slice(0, -1),
-          ...jobs.flatMap((each) => argsOf(each, keys)),
-        ],
-      )
+      const replies = await call(batch)
       await replicate(keys.due)
       for (const [index, { job, resolve }] of jobs.entries()) {
         const accepted = toAccepted(replies[index] ?? '')
@@ -103,6 +104,28 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
         follow.forgo(job.record.id)
         reject(error)
       }
+    }
+  }
+
+  async function call({ addition, jobs }: Batch): Promise<string[]> {
+    underWay++
+    try {
+      const { tenant, type } = jobs[0]!.job.record
+      return await run(
+        [keys.waiting(type), keys.due, keys.list(tenant), ...addition.keys],
+        [
+          keys.job(''),
+          keys.journal(''),
+          jobs[0]!.job.maxWaiting,
+          addition.prefix,
+          addition.name,
+          addition.options.slice(0, -1),
+          ...jobs.flatMap((each) => argsOf(each, keys)),
+        ],
+      )
+    } finally {
+      underWay--
+      if (underWay === 0 && batches.size > 0) sendAll()
     }
   }
 }
