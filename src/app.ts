@@ -2,6 +2,8 @@ import { setMaxListeners } from 'node:events'
 import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { createAccess } from './access/access.ts'
+import { registerAuthenticate } from './access/authenticate.ts'
 import { createBacklogs } from './backlog.ts'
 import { startHttpSteps, type HttpSteps } from './call/http-steps.ts'
 import type { Catalog } from './catalog.ts'
@@ -46,6 +48,7 @@ const CLOSE_MS = 5_000
 export interface AppParts {
   readonly config: Pick<
     Config,
+    | 'auth'
     | 'bullmqPrefix'
     | 'callbackAllow'
     | 'callbackConcurrency'
@@ -95,6 +98,9 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const metrics = createMetrics()
   const knownJobs = createKnownJobs()
 
+  // Let in.
+  const access = createAccess({ config, store, log })
+
   // Accept.
   const guard = createReturnAddressGuard({ allow: config.callbackAllow, proxy: config.callbackProxy })
   const signingKeys = config.webhookSecrets === null ? null : parseSigningKeys(config.webhookSecrets)
@@ -129,7 +135,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   app.addHook('onReady', async () => {
     const { left } = await membership.join(closing.signal)
     consumers.push(left)
-    if (roles.has('http')) consumers.push(backlogs.watch(closing.signal))
+    if (roles.has('http')) consumers.push(backlogs.watch(closing.signal), access.keepUp(closing.signal))
     if (!roles.has('collect')) return
     const shared = { store, queues, followUps, handOver, resultsOf: results.of, metrics, log }
     const parts = { ...shared, knownJobs, owner: node, membership }
@@ -141,7 +147,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
 
   // Journal → clients.
   const follow = createFollow({ store, log })
-  const streams = createStreams(follow)
+  const streams = createStreams(follow, access.watch)
   if (roles.has('http')) {
     const { signal } = closing
     const parts = {
@@ -154,9 +160,11 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       follow,
       streams,
       closing: signal,
+      ...access,
     }
     await app.register(accepts.default)
     registerProblemHandler(app)
+    registerAuthenticate(app, parts)
     registerHealth(app, parts)
     registerMetrics(app, {
       metrics,

@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { needs } from './access/authenticate.ts'
 import { endEarly, type CancelParts } from './cancel.ts'
 import { createAjv, toViolations } from './catalog.ts'
 import { invalid, Problem } from './errors.ts'
@@ -20,7 +21,7 @@ export function registerChangeJob(app: FastifyInstance, parts: ChangeJobParts): 
 
   void app.register(async (scope) => {
     ignoreBody(scope)
-    scope.post<JobParams>('/jobs/:id/cancel', async (request, reply) => {
+    scope.post<JobParams>('/jobs/:id/cancel', needs('jobs:cancel'), async (request, reply) => {
       const { record } = await findJob(store, request)
       if (isTerminal(record.status) && record.status !== 'canceled') {
         throw new Problem('already_finished', `The job is ${record.status}`)
@@ -37,7 +38,8 @@ export function registerChangeJob(app: FastifyInstance, parts: ChangeJobParts): 
     })
   })
 
-  app.put<JobParams>('/jobs/:id/callback', async (request, reply) => {
+  // Whoever says where events go can read them there.
+  app.put<JobParams>('/jobs/:id/callback', needs('jobs:write', 'jobs:read'), async (request, reply) => {
     const { record } = await findJob(store, request)
     const {
       callback_url: url,

@@ -1,17 +1,22 @@
-import { isIP } from 'node:net'
-import ipaddr from 'ipaddr.js'
-import { parseCallbackProxy } from './deliver/callback-proxy.ts'
+import {
+  isLoopback,
+  logLevels,
+  readAuth,
+  readBoolean,
+  readCidrs,
+  readConcurrency,
+  readCount,
+  readLogLevel,
+  readPort,
+  readPrefix,
+  readProxy,
+  readRedisUrl,
+  readRoles,
+  readSecrets,
+  roles,
+} from './config-values.ts'
 import { parseSchedule } from './deliver/schedule.ts'
-import { parseSigningKeys } from './deliver/signature.ts'
 import { parseAddress } from './store/redis/address.ts'
-
-/** The parts of the gateway that one process may run, each on its own or all together. */
-export const roles = ['http', 'collect', 'callbacks', 'workers'] as const
-
-export type Role = (typeof roles)[number]
-
-/** From pino, with `silent` for none. */
-const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 
 /** Every setting: its variable, what it is when unset, what it means, and how its text becomes a value. */
 const settings = {
@@ -24,8 +29,7 @@ const settings = {
   host: {
     name: 'HOST',
     default: '127.0.0.1',
-    meaning:
-      'Address that the HTTP server listens on; loopback only, unless `QUARTET_ALLOW_ANONYMOUS` is set',
+    meaning: 'Address that the HTTP server listens on; loopback only, unless `QUARTET_AUTH` is set',
     read: (text: string) => text,
   },
   redisUrl: {
@@ -95,10 +99,18 @@ const settings = {
       'private addresses itself: it resolves the names, also those that do not resolve here',
     read: readProxy,
   },
+  auth: {
+    name: 'QUARTET_AUTH',
+    default: '',
+    meaning:
+      'Who is let in: holders of `keys`, of a `jwt`, or whom the `authorizer` lets in; comma-separated. ' +
+      'Without it everybody who can reach `HOST`',
+    read: readAuth,
+  },
   allowAnonymous: {
     name: 'QUARTET_ALLOW_ANONYMOUS',
     default: '0',
-    meaning: '`1` serves whoever can reach `HOST`, on any address, without API keys',
+    meaning: '`1` serves everybody who can reach `HOST`, on any address, without `QUARTET_AUTH`',
     read: readBoolean,
   },
   logLevel: {
@@ -113,6 +125,8 @@ const settings = {
 export type Config = {
   readonly [Field in keyof typeof settings]: ReturnType<(typeof settings)[Field]['read']>
 }
+
+export { roles, type Role } from './config-values.ts'
 
 /** Every environment variable that is read. A `default` of `''` means none. */
 export const variables: readonly { name: string; default: string; meaning: string }[] = Object.values(
@@ -131,23 +145,40 @@ export class ConfigError extends Error {
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   refuseUnknown(env)
-  const entries = Object.entries(settings).map(([field, { name, default: fallback, read }]) => {
-    try {
-      return [field, read(env[name] || fallback)]
-    } catch (error) {
-      throw new ConfigError(`${name}: ${(error as Error).message}`, { cause: error })
-    }
-  })
+  const fields = Object.keys(settings) as (keyof Config)[]
+  const entries = fields.map((field) => [field, readOne(field, env)])
   const config = Object.freeze(withHashTag(Object.fromEntries(entries) as Config, env))
   refuseOpenDoor(config)
   return config
 }
 
+/**
+ * Reads the settings of a command that needs the store and nothing else.
+ *
+ * @throws ConfigError
+ */
+export function readStoreConfig(
+  env: NodeJS.ProcessEnv = process.env,
+): Pick<Config, 'redisUrl' | 'waitReplicas'> {
+  return { redisUrl: readOne('redisUrl', env), waitReplicas: readOne('waitReplicas', env) }
+}
+
+function readOne<Field extends keyof Config>(field: Field, env: NodeJS.ProcessEnv): Config[Field] {
+  const { name, default: fallback, read } = settings[field]
+  try {
+    return read(env[name] || fallback) as Config[Field]
+  } catch (error) {
+    throw new ConfigError(`${name}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** The example clients' own. */
+const clientsOwn = ['QUARTET_URL', 'QUARTET_KEY']
+
 function refuseUnknown(env: NodeJS.ProcessEnv): void {
   const known = variables.map(({ name }) => name).filter((name) => name.startsWith('QUARTET_'))
   for (const [name, text] of Object.entries(env)) {
-    // QUARTET_URL is the example clients' own.
-    if (!name.startsWith('QUARTET_') || !text || [...known, 'QUARTET_URL'].includes(name)) continue
+    if (!name.startsWith('QUARTET_') || !text || [...known, ...clientsOwn].includes(name)) continue
     throw new ConfigError(`${name}: Expected one of ${known.join(', ')}, got an unknown variable`)
   }
 }
@@ -164,88 +195,15 @@ function withHashTag(config: Config, env: NodeJS.ProcessEnv): Config {
   )
 }
 
-function refuseOpenDoor({ host, roles, allowAnonymous }: Config): void {
-  if (allowAnonymous || !roles.has('http') || isLoopback(host)) return
-  throw new ConfigError(
-    `HOST: Expected a loopback address while no API keys are configured, got ${host}; ` +
-      'QUARTET_ALLOW_ANONYMOUS=1 lifts this',
-  )
-}
-
-function isLoopback(host: string): boolean {
-  if (host === 'localhost') return true
-  return isIP(host) !== 0 && ipaddr.process(host).range() === 'loopback'
-}
-
-function readPort(text: string): number {
-  const port = /^\d+$/.test(text) ? Number(text) : NaN
-  if (port >= 0 && port <= 65_535) return port
-  throw new Error(`Expected an integer from 0 to 65535, got "${text}"`)
-}
-
-function readRedisUrl(text: string): string | null {
-  if (text === '') return null
-  parseAddress(text)
-  return text
-}
-
-function readRoles(text: string): ReadonlySet<Role> {
-  return new Set(readList(text).map((role) => oneOf(roles, role)))
-}
-
-function readCount(text: string): number {
-  if (/^\d{1,2}$/.test(text)) return Number(text)
-  throw new Error(`Expected an integer from 0 to 99, got "${text}"`)
-}
-
-function readConcurrency(text: string): number {
-  if (/^[1-9]\d{0,3}$/.test(text)) return Number(text)
-  throw new Error(`Expected an integer from 1 to 9999, got "${text}"`)
-}
-
-function readPrefix(text: string): string {
-  if (/^\S+$/.test(text)) return text
-  throw new Error(`Expected a prefix without spaces, got "${text}"`)
-}
-
-function readSecrets(text: string): string | null {
-  if (text === '') return null
-  parseSigningKeys(text)
-  return text
-}
-
-function readCidrs(text: string): readonly string[] {
-  const cidrs = text === '' ? [] : readList(text)
-  for (const cidr of cidrs) {
-    const [address = '', ...bits] = cidr.split('/')
-    if (isIP(address) !== 0 && (bits.length === 0 || ipaddr.isValidCIDR(cidr))) continue
-    throw new Error(`Expected IP addresses and CIDRs, e.g. 10.0.0.0/8, got "${cidr}"`)
+function refuseOpenDoor({ host, roles, auth, allowAnonymous }: Config): void {
+  if (auth.size > 0 && allowAnonymous) {
+    throw new ConfigError(
+      `QUARTET_ALLOW_ANONYMOUS: Expected it unset with QUARTET_AUTH, which lets nobody in unknown`,
+    )
   }
-  return Object.freeze(cidrs)
-}
-
-function readProxy(text: string): string | null {
-  if (text === '') return null
-  parseCallbackProxy(text)
-  return text
-}
-
-function readBoolean(text: string): boolean {
-  if (text === '1' || text === 'true') return true
-  if (text === '0' || text === 'false') return false
-  throw new Error(`Expected 1, true, 0 or false, got "${text}"`)
-}
-
-function readLogLevel(text: string): (typeof logLevels)[number] {
-  return oneOf(logLevels, text)
-}
-
-function readList(text: string): string[] {
-  return text.split(',').map((item) => item.trim())
-}
-
-function oneOf<T extends string>(known: readonly T[], text: string): T {
-  const found = known.find((candidate) => candidate === text)
-  if (found !== undefined) return found
-  throw new Error(`Expected ${known.slice(0, -1).join(', ')} or ${known.at(-1)}, got "${text}"`)
+  if (auth.size > 0 || allowAnonymous || !roles.has('http') || isLoopback(host)) return
+  throw new ConfigError(
+    `HOST: Expected a loopback address while everybody is let in, got ${host}; set QUARTET_AUTH=keys, ` +
+      'or QUARTET_ALLOW_ANONYMOUS=1 if that is what you want',
+  )
 }

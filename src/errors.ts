@@ -8,6 +8,10 @@ export const problems = {
   malformed_json: { status: 400, title: 'The body is not JSON' },
   malformed_request: { status: 400, title: 'The request is malformed' },
   bad_cursor: { status: 400, title: 'The cursor is not a sequence number' },
+  unauthorized: { status: 401, title: 'The credentials are missing or not valid' },
+  missing_scope: { status: 403, title: 'The credentials are not for this' },
+  type_not_allowed: { status: 403, title: 'The credentials are not for jobs of this type' },
+  forbidden: { status: 403, title: 'This is not allowed' },
   not_found: { status: 404, title: 'There is no such job' },
   no_such_delivery: { status: 404, title: 'The job has no such delivery' },
   no_result_yet: { status: 404, title: 'The job has no result yet' },
@@ -26,6 +30,7 @@ export const problems = {
   internal: { status: 500, title: 'Something went wrong in the gateway' },
   queue_full: { status: 503, title: 'Too many jobs of this type are waiting' },
   store_unavailable: { status: 503, title: 'The store cannot be reached' },
+  authentication_unavailable: { status: 503, title: 'The credentials cannot be checked now' },
   closing: { status: 503, title: 'The gateway is shutting down' },
   step_failed: { status: 500, title: 'A step failed' },
   job_removed: { status: 500, title: 'The job was removed from its queue' },
@@ -63,6 +68,8 @@ export interface ProblemExtras {
   readonly errors?: readonly Violation[]
   /** Seconds, for the `Retry-After` header. */
   readonly retryAfterS?: number
+  /** For the `WWW-Authenticate` header (RFC 9110 section 11.6.1). */
+  readonly challenge?: string
   readonly cause?: unknown
 }
 
@@ -124,7 +131,9 @@ export function registerProblemHandler(app: FastifyInstance): void {
 }
 
 export function sendProblem(reply: FastifyReply, problem: Problem): FastifyReply {
-  if (problem.extras.retryAfterS !== undefined) reply.header('retry-after', problem.extras.retryAfterS)
+  const { retryAfterS, challenge } = problem.extras
+  if (retryAfterS !== undefined) reply.header('retry-after', retryAfterS)
+  if (challenge !== undefined) reply.header('www-authenticate', challenge)
   return reply.code(problem.status).type('application/problem+json').send(JSON.stringify(problem))
 }
 

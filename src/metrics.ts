@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { needs } from './access/authenticate.ts'
 import type { Backlogs } from './backlog.ts'
 import type { Membership } from './membership.ts'
 import type { Deliveries, OpenCircuit } from './store/deliveries.ts'
@@ -83,7 +84,7 @@ export function registerMetrics(
     'Origins of services that no HTTP step calls, as they keep failing: 1 each, a hundred at most.',
     sources.openServices,
   )
-  app.get('/metrics', { logLevel: 'silent' }, async (_request, reply) =>
+  app.get('/metrics', { ...needs('admin'), logLevel: 'silent' }, async (_request, reply) =>
     reply.type(registry.contentType).send(await registry.metrics()),
   )
 }

@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import { authenticate } from './authenticate.ts'
+import { needs } from './access/authenticate.ts'
+import { Problem } from './errors.ts'
 import { ndjson } from './deliver/ndjson.ts'
 import { negotiate, preferredWait } from './deliver/negotiate.ts'
 import { hangUp, letGo, type PollParts } from './deliver/poll.ts'
@@ -19,13 +20,13 @@ export interface PostJobParts extends PollParts {
 export function registerPostJob(app: FastifyInstance, parts: PostJobParts): void {
   const { submit, streams } = parts
 
-  app.post('/jobs', async (request, reply) => {
+  app.post('/jobs', needs('jobs:write'), async (request, reply) => {
     const representation = negotiate(request, ['json', 'sse', 'ndjson'])
     const waitS = preferredWait(request)
     const key = request.headers['idempotency-key']
     const isFollowed = representation !== 'json' || waitS !== null
     const { job, replayed, first } = await submit(
-      authenticate(request),
+      request.identity,
       request.body,
       key === undefined ? null : String(key),
       isFollowed,
@@ -43,16 +44,18 @@ export function registerPostJob(app: FastifyInstance, parts: PostJobParts): void
 }
 
 async function whenEnded(
-  { store, follow, closing }: PollParts,
+  { store, follow, closing, watch }: PollParts,
   reply: FastifyReply,
   job: JobView,
   waitS: number,
 ): Promise<JobView> {
   const { id, tenant, status, seq } = job.record
   if (isTerminal(status)) return job
-  const signal = AbortSignal.any([closing, hangUp(reply)])
+  const signal = AbortSignal.any([closing, hangUp(reply, watch)])
   await waitFor(follow, id, seq, ({ terminal }) => terminal, { waitMs: waitS * 1_000, signal })
   letGo(reply, closing)
+  // Whose key was revoked meanwhile learns that the job was accepted, and nothing more.
+  if (signal.reason instanceof Problem) return job
   return (await store.get(tenant, id)) ?? job
 }
 

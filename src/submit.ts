@@ -1,6 +1,7 @@
 import { createHash, randomBytes, randomInt } from 'node:crypto'
 import { v7 as uuidv7 } from 'uuid'
 import type { FastifyBaseLogger } from 'fastify'
+import { demandType, type Identity } from './access/identity.ts'
 import type { Backlogs } from './backlog.ts'
 import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
 import { invalid, Problem, type Violation } from './errors.ts'
@@ -48,11 +49,11 @@ export interface Submitted {
  * @param body the parsed JSON of the request
  * @param idempotencyKey as the client sent it
  * @param isFollowed whether whoever asks is about to follow the job: false without it
- * @throws Problem `invalid` with every violation, `malformed_request`, `idempotency_mismatch`, `queue_full`; the driver's
- *   error when the store is away
+ * @throws Problem `type_not_allowed`, `invalid` with every violation, `malformed_request`, `idempotency_mismatch`,
+ *   `queue_full`; the driver's error when the store is away
  */
 export type Submit = (
-  tenant: string,
+  identity: Pick<Identity, 'tenant' | 'types'>,
   body: unknown,
   idempotencyKey: string | null,
   isFollowed?: boolean,
@@ -63,13 +64,16 @@ export function createSubmit(parts: SubmitParts): Submit {
   const validate = createAjv().compile<JobRequest>(jobRequestSchema)
   const nextId = createIds()
 
-  return async (tenant, body, idempotencyKey, isFollowed = false) => {
+  return async (identity, body, idempotencyKey, isFollowed = false) => {
+    const { tenant } = identity
     if (idempotencyKey !== null && !/^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) {
       throw new Problem(
         'malformed_request',
         'Expected an Idempotency-Key of 1 to 255 printable ASCII characters',
       )
     }
+    const { type: name } = (body ?? {}) as Partial<JobRequest>
+    if (typeof name === 'string') demandType(identity, name)
     const { request, type } = await check(tenant, body)
     const now = store.now()
     const job = { ...toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now }), isFollowed }

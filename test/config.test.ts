@@ -16,6 +16,7 @@ t.test('an empty environment gives the defaults', async (t) => {
     callbackConcurrency: 50,
     callbackAllow: [],
     callbackProxy: null,
+    auth: new Set(),
     allowAnonymous: false,
     logLevel: 'info',
   })
@@ -36,7 +37,7 @@ t.test('every variable is read', async (t) => {
     QUARTET_CALLBACK_CONCURRENCY: '7',
     QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
     QUARTET_CALLBACK_PROXY: 'http://user:secret@proxy.internal:3128',
-    QUARTET_ALLOW_ANONYMOUS: 'true',
+    QUARTET_AUTH: 'keys',
     LOG_LEVEL: 'silent',
   })
   t.same(config, {
@@ -52,7 +53,8 @@ t.test('every variable is read', async (t) => {
     callbackConcurrency: 7,
     callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
     callbackProxy: 'http://user:secret@proxy.internal:3128',
-    allowAnonymous: true,
+    auth: new Set(['keys']),
+    allowAnonymous: false,
     logLevel: 'silent',
   })
 })
@@ -84,6 +86,13 @@ t.test('Redis may be reached over TCP, TLS or a unix socket', async (t) => {
   }
 })
 
+t.test('letting everybody in and asking who they are are not both wanted', async (t) => {
+  t.match(
+    failure({ QUARTET_AUTH: 'keys', QUARTET_ALLOW_ANONYMOUS: '1' }).message,
+    /^QUARTET_ALLOW_ANONYMOUS: /,
+  )
+})
+
 t.test('loopback addresses need no API keys', async (t) => {
   for (const host of ['localhost', '127.0.0.1', '127.1.2.3', '::1', '::ffff:127.0.0.1']) {
     t.equal(readConfig({ HOST: host }).host, host)
@@ -95,10 +104,11 @@ t.test('any other address is refused while anyone may submit', async (t) => {
     t.throws(
       () => readConfig({ HOST: host }),
       new ConfigError(
-        `HOST: Expected a loopback address while no API keys are configured, got ${host}; ` +
-          'QUARTET_ALLOW_ANONYMOUS=1 lifts this',
+        `HOST: Expected a loopback address while everybody is let in, got ${host}; set QUARTET_AUTH=keys, ` +
+          'or QUARTET_ALLOW_ANONYMOUS=1 if that is what you want',
       ),
     )
+    t.equal(readConfig({ HOST: host, QUARTET_AUTH: 'keys' }).host, host)
     t.equal(readConfig({ HOST: host, QUARTET_ALLOW_ANONYMOUS: '1' }).host, host)
     t.equal(readConfig({ HOST: host, QUARTET_ROLES: 'workers' }).host, host, 'nothing listens')
   }
@@ -115,6 +125,7 @@ t.test('the message names the variable, what was expected and what was found', a
     [{ QUARTET_ROLES: 'http,' }, `QUARTET_ROLES: Expected ${roleNames}, got ""`],
     [{ QUARTET_ROLES: ' ' }, `QUARTET_ROLES: Expected ${roleNames}, got ""`],
     [{ QUARTET_BULLMQ_PREFIX: 'a b' }, 'QUARTET_BULLMQ_PREFIX: Expected a prefix without spaces, got "a b"'],
+    [{ QUARTET_AUTH: 'key' }, 'QUARTET_AUTH: Expected keys, jwt or authorizer, got "key"'],
     [{ QUARTET_ALLOW_ANONYMOUS: 'yes' }, 'QUARTET_ALLOW_ANONYMOUS: Expected 1, true, 0 or false, got "yes"'],
     [
       { LOG_LEVEL: 'loud' },

@@ -17,6 +17,8 @@ export interface TestGateway {
   readonly redis: TestRedis
   /** What it signs webhooks with, `whsec_…`. */
   readonly secret: string
+  /** Sent with every call of the clients in conformance/clients.ts. */
+  readonly headers: Readonly<Record<string, string>>
   /** Runs a plain BullMQ worker until the test ends; resolves when it listens. */
   work(queue: string, processor: Processor, options?: Partial<WorkerOptions>): Promise<Worker>
   /** POST /jobs with a JSON body. */
@@ -59,6 +61,7 @@ export async function startGateway(
     url,
     redis,
     secret,
+    headers: {},
 
     async work(queue, processor, options) {
       const worker = new Worker(queue, processor, {

@@ -208,6 +208,11 @@ t.test('while Redis is away every call fails at once, and works again afterwards
     () => store.deliveries.dead(tenant, {}, { limit: 1, after: null }),
     () => store.deliveries.redeliver(tenant, id, 1),
     () => store.deliveries.openCircuits(1),
+    () => store.apiKeys.find('k'),
+    () => store.apiKeys.revocations(),
+    () => store.apiKeys.list(),
+    () => store.apiKeys.revoke('k'),
+    () => store.apiKeys.tokenSecret('s'),
     () => store.check(),
   ]
   for (const call of calls) await t.rejects(call(), Error, String(call))

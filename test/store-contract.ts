@@ -8,6 +8,7 @@ import { watching } from './store-contract/watch.ts'
 import { sharing } from './store-contract/share.ts'
 import { delivering } from './store-contract/deliver.ts'
 import { breaking } from './store-contract/circuit.ts'
+import { keepingKeys } from './store-contract/keys.ts'
 import type { OpenStore } from './store-contract/jobs.ts'
 
 /** What every adapter of the store is held to: the promises in src/store/store.ts. */
@@ -21,4 +22,5 @@ export function storeContract(t: Test, openStore: OpenStore): void {
   delivering(t, openStore)
   breaking(t, openStore)
   sharing(t, openStore)
+  keepingKeys(t, openStore)
 }

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { authenticate } from '../authenticate.ts'
+import { needs } from '../access/authenticate.ts'
 import { createAjv, toViolations } from '../catalog.ts'
 import { invalid, Problem } from '../errors.ts'
 import { ignoreBody } from '../ignore-body.ts'
@@ -26,14 +26,16 @@ type JobParams = { Params: { id: string; seq: string } }
 export function registerDeliveries(app: FastifyInstance, { store }: { readonly store: Store }): void {
   const validate = createAjv().compile<RedeliverRequest>(redeliverRequestSchema)
 
-  app.get<JobParams>('/jobs/:id/deliveries', async (request, reply) => {
+  app.get<JobParams>('/jobs/:id/deliveries', needs('jobs:read'), async (request, reply) => {
     const { id } = request.params
-    const found = isCorrelationId(id) ? await store.deliveries.record(authenticate(request), id) : null
+    const { tenant } = request.identity
+    const found = isCorrelationId(id) ? await store.deliveries.record(tenant, id) : null
     if (!found) throw new Problem('not_found', `No job ${id}`)
     return reply.send(showJob(id, found))
   })
 
-  app.get<{ Querystring: Record<string, string | undefined> }>('/deliveries', async (request, reply) => {
+  type Query = { Querystring: Record<string, string | undefined> }
+  app.get<Query>('/deliveries', needs('jobs:read'), async (request, reply) => {
     const { status, origin, since, limit, page_token: token } = request.query
     if (status !== 'dead') {
       throw new Problem(
@@ -48,30 +50,31 @@ export function registerDeliveries(app: FastifyInstance, { store }: { readonly s
       )
     }
     const page = { limit: readLimit(limit, 50, PAGE), after: token ?? null }
-    const { letters, next } = await store.deliveries.dead(
-      authenticate(request),
-      filterOf(origin, since),
-      page,
-    )
+    const { tenant } = request.identity
+    const { letters, next } = await store.deliveries.dead(tenant, filterOf(origin, since), page)
     return reply.send({ deliveries: letters.map(showDead), next_page_token: next })
   })
 
-  app.post('/deliveries/redeliver', async (request, reply) => {
+  app.post('/deliveries/redeliver', needs('jobs:write'), async (request, reply) => {
     if (!validate(request.body)) throw invalid(toViolations(validate.errors ?? []))
     const { origin, since } = request.body
-    const count = await redeliverAll(store, authenticate(request), filterOf(origin, since))
+    const count = await redeliverAll(store, request.identity.tenant, filterOf(origin, since))
     return reply.code(202).send({ redelivered: count })
   })
 
   app.register(async (scope) => {
     ignoreBody(scope)
-    scope.post<JobParams>('/jobs/:id/deliveries/:seq/redeliver', async (request, reply) => {
-      const { id, seq } = request.params
-      if (!isCorrelationId(id)) throw new Problem('not_found', `No job ${id}`)
-      if (!/^[1-9]\d{0,8}$/.test(seq)) throw noSuchDelivery(id, seq)
-      const outcome = await store.deliveries.redeliver(authenticate(request), id, Number(seq))
-      return reply.code(202).send({ webhook_id: `${id}.${seq}`, status: expectTaken(outcome, id, seq) })
-    })
+    scope.post<JobParams>(
+      '/jobs/:id/deliveries/:seq/redeliver',
+      needs('jobs:write'),
+      async (request, reply) => {
+        const { id, seq } = request.params
+        if (!isCorrelationId(id)) throw new Problem('not_found', `No job ${id}`)
+        if (!/^[1-9]\d{0,8}$/.test(seq)) throw noSuchDelivery(id, seq)
+        const outcome = await store.deliveries.redeliver(request.identity.tenant, id, Number(seq))
+        return reply.code(202).send({ webhook_id: `${id}.${seq}`, status: expectTaken(outcome, id, seq) })
+      },
+    )
   })
 }
 

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { needsToRead } from '../access/authenticate.ts'
 import { Problem } from '../errors.ts'
 import { findJob } from '../find-job.ts'
 import { withSnapshot } from '../follow.ts'
@@ -22,7 +23,7 @@ export function registerEvents(app: FastifyInstance, { store, streams }: EventsP
   app.get<{ Params: { id: string }; Querystring: Record<string, string | undefined> }>(
     '/jobs/:id/events',
     // A HEAD would be held open like the stream it asks about.
-    { exposeHeadRoute: false },
+    { ...needsToRead, exposeHeadRoute: false },
     async (request, reply) => {
       const representation = negotiate(request, ['sse', 'ndjson', 'json'])
       // An EventSource keeps its URL when it reconnects, so the header is the newer of the two.

@@ -1,5 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { authenticate } from '../authenticate.ts'
+import type { Watch } from '../access/access.ts'
+import { needs, needsToRead } from '../access/authenticate.ts'
+import { unauthorized } from '../access/identity.ts'
 import { Problem } from '../errors.ts'
 import { findJob } from '../find-job.ts'
 import { waitFor, type Follow } from '../follow.ts'
@@ -13,6 +15,7 @@ export interface PollParts {
   readonly follow: Follow
   /** Aborts when the gateway closes: requests that are held answer with what there is. */
   readonly closing: AbortSignal
+  readonly watch: Watch
 }
 
 type JobParams = { Params: { id: string }; Querystring: Record<string, string | undefined> }
@@ -21,7 +24,7 @@ type JobParams = { Params: { id: string }; Querystring: Record<string, string | 
 export function registerPoll(app: FastifyInstance, parts: PollParts): void {
   const { store } = parts
 
-  app.get<JobParams>('/jobs/:id', async (request, reply) => {
+  app.get<JobParams>('/jobs/:id', needsToRead, async (request, reply) => {
     const after = readCursor(request.query['after'])
     const job = await findJob(store, request)
     const waitS = preferredWait(request)
@@ -30,15 +33,17 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
       return sendJob(request, reply, job)
     }
     const cursor = after ?? job.record.seq
+    const signal = AbortSignal.any([parts.closing, hangUp(reply, parts.watch)])
     await waitFor(parts.follow, job.record.id, cursor, ({ seq }) => seq > cursor, {
       waitMs: waitS * 1_000,
-      signal: AbortSignal.any([parts.closing, hangUp(reply)]),
+      signal,
     })
     letGo(reply, parts.closing)
+    if (signal.reason instanceof Problem) throw signal.reason
     return sendJob(request, reply, await findJob(store, request))
   })
 
-  app.get<JobParams>('/jobs/:id/result', async (request, reply) => {
+  app.get<JobParams>('/jobs/:id/result', needsToRead, async (request, reply) => {
     const { record, text } = await findJob(store, request)
     if (record.status === 'completed') {
       return reply.type('application/json; charset=utf-8').send(resultOf(record, text))
@@ -47,7 +52,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
     throw new Problem('no_result_yet', `The job is ${record.status}`, { retryAfterS: 1 })
   })
 
-  app.get<JobParams>('/jobs', async (request, reply) => {
+  app.get<JobParams>('/jobs', needs('jobs:read'), async (request, reply) => {
     const { status, type, limit, page_token: token } = request.query
     if (status !== undefined && !jobStatuses.includes(status as JobStatus)) {
       throw new Problem(
@@ -62,7 +67,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
       )
     }
     const { jobs, next } = await store.list(
-      authenticate(request),
+      request.identity.tenant,
       { ...(status !== undefined && { status: status as JobStatus }), ...(type !== undefined && { type }) },
       { limit: readLimit(limit, 50, 200), after: token ?? null },
     )
@@ -73,7 +78,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
 
 function sendJob(request: FastifyRequest, reply: FastifyReply, { record, text }: JobView): FastifyReply {
   const etag = `"${record.seq}"`
-  reply.header('etag', etag).header('cache-control', 'no-cache')
+  reply.header('etag', etag).header('cache-control', 'private, no-cache')
   if (!isTerminal(record.status)) reply.header('retry-after', 1)
   if (matches(request.headers['if-none-match'], etag)) return reply.code(304).send()
   return reply.type('application/json; charset=utf-8').send(text)
@@ -93,9 +98,20 @@ export function letGo(reply: FastifyReply, closing: AbortSignal): void {
   if (closing.aborted) reply.header('connection', 'close')
 }
 
-/** Aborts when the client hangs up before it has its answer. */
-export function hangUp(reply: FastifyReply): AbortSignal {
+/**
+ * Aborts when the client hangs up before it has its answer; or when it may no longer have it, with the problem as the
+ * reason.
+ */
+export function hangUp(reply: FastifyReply, watch: Watch): AbortSignal {
   const controller = new AbortController()
-  reply.raw.once('close', () => controller.abort())
+  const unwatch = watch(reply.request.identity, () =>
+    controller.abort(
+      unauthorized('The credentials were revoked, or have expired, while the answer was held'),
+    ),
+  )
+  reply.raw.once('close', () => {
+    unwatch()
+    controller.abort()
+  })
   return controller.signal
 }

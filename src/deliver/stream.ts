@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
+import type { Watch } from '../access/access.ts'
 import type { Follow, Subscription } from '../follow.ts'
 import type { JobEvent } from '../messages.ts'
 import { socketFor } from './write-through.ts'
@@ -33,7 +34,10 @@ export const streamLimits: StreamLimits = { heartbeatMs: 15_000, drainMs: 10_000
 /** Bytes that are written at a time: a client that takes so much within the drain limit is slow, but not dead. */
 const SLICE = 65_536
 
-/** The streams that are open, so that a closing gateway can end them: their clients reconnect elsewhere. */
+/**
+ * The streams that are open, so that a closing gateway can end them: their clients reconnect elsewhere. One whose identity
+ * is no more is ended too.
+ */
 export interface Streams {
   /** `known`: events after the cursor that are at hand already. */
   open(
@@ -51,7 +55,7 @@ export interface Streams {
  * buffer is all that a slow client costs: while it is full nothing is written, and when it drains the journal is read
  * on (invariant 8).
  */
-export function createStreams(follow: Follow, limits: StreamLimits = streamLimits): Streams {
+export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits = streamLimits): Streams {
   const endings = new Set<() => void>()
   let isEnding = false
 
@@ -73,9 +77,13 @@ export function createStreams(follow: Follow, limits: StreamLimits = streamLimit
         known,
         (subscriber) => follow(id, known.at(-1)?.seq ?? after, subscriber),
         limits,
-        () => endings.delete(stop),
+        () => {
+          endings.delete(stop)
+          unwatch()
+        },
       )
       endings.add(stop)
+      const unwatch = watch(reply.request.identity, stop)
       if (isEnding) stop()
     },
     endAll() {

@@ -1,12 +1,14 @@
 import type { Duplex } from 'node:stream'
 import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
+import type { Access, Asking } from '../access/access.ts'
+import { demand, type Identity } from '../access/identity.ts'
 import { endEarly, type CancelParts } from '../cancel.ts'
 import { createAjv } from '../catalog.ts'
 import { Problem, toProblem } from '../errors.ts'
+import { findJobOf } from '../find-job.ts'
 import type { Follow, Subscription } from '../follow.ts'
-import { isCorrelationId, isTerminal, type JobEvent } from '../messages.ts'
-import type { JobView } from '../store/store.ts'
+import { isTerminal, type JobEvent } from '../messages.ts'
 import type { Submit } from '../submit.ts'
 import { encodeOnce } from './encode-once.ts'
 
@@ -27,7 +29,7 @@ const MAX_SUBSCRIPTIONS = 128
 const SEND_BUFFER_BYTES = 1_048_576
 const DRAIN_MS = 10_000
 
-export interface SessionParts extends CancelParts {
+export interface SessionParts extends CancelParts, Pick<Access, 'identify' | 'watch'> {
   readonly submit: Submit
   readonly follow: Follow
 }
@@ -38,7 +40,8 @@ interface Peer {
   readonly socket: WebSocket
   /** What the WebSocket writes to. */
   readonly connection: Duplex
-  readonly tenant: string
+  /** What came with the handshake. */
+  readonly asking: Asking
   readonly close: Close
   readonly heartbeatMs: number
   readonly log: FastifyBaseLogger
@@ -76,14 +79,16 @@ const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 
 /** One socket's conversation. Messages are answered one after another, in the order they came. */
 export function createSession(peer: Peer, parts: SessionParts) {
-  const { socket, connection, tenant, close, heartbeatMs, log } = peer
+  const { socket, connection, asking, close, heartbeatMs, log } = peer
   const subscriptions = new Map<string, Subscription>()
-  let isReady = false
+  /** Null before `init`. */
+  let identity: Identity | null = null
+  let unwatch: () => void = () => undefined
   let drainTimer: NodeJS.Timeout | null = null
   let last: Promise<void> = Promise.resolve()
 
   return {
-    isReady: () => isReady,
+    isReady: () => identity !== null,
 
     receive(text: string): void {
       // Nothing more is read until this message is answered and its answer has room: a flood waits in the client's
@@ -99,6 +104,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
     end(): void {
       for (const subscription of subscriptions.values()) subscription.stop()
       subscriptions.clear()
+      unwatch()
       if (drainTimer) clearTimeout(drainTimer)
     },
   }
@@ -108,14 +114,13 @@ export function createSession(peer: Peer, parts: SessionParts) {
     const received = parse(text)
     if (!received) return close('bad_message', 'Expected a JSON object with an op of the protocol')
     if (received.op === 'init') {
-      if (isReady) return close('bad_message', 'Expected init once')
-      isReady = true
-      return send({ op: 'ready', heartbeat_ms: heartbeatMs, max_subscriptions: MAX_SUBSCRIPTIONS })
+      if (identity) return close('bad_message', 'Expected init once')
+      return init(received.token)
     }
-    if (!isReady) return close('unauthorized', 'Expected init first')
+    if (!identity) return close('unauthorized', 'Expected init first')
     if (received.op === 'ping') return send({ op: 'pong' })
     try {
-      await answer(received)
+      await answer(received, identity)
     } catch (error) {
       const problem = toProblem(error)
       if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
@@ -123,13 +128,32 @@ export function createSession(peer: Peer, parts: SessionParts) {
     }
   }
 
-  async function answer(received: Exclude<Message, { op: 'init' | 'ping' }>): Promise<void> {
+  async function init(token: string | undefined): Promise<void> {
+    try {
+      identity = await parts.identify({ ...asking, token })
+    } catch (error) {
+      const problem = toProblem(error)
+      if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
+      return close(closeOf(problem), problem.message)
+    }
+    if (socket.readyState !== socket.OPEN) return
+    unwatch = parts.watch(identity, () =>
+      close('unauthorized', 'The credentials were revoked or have expired'),
+    )
+    send({ op: 'ready', heartbeat_ms: heartbeatMs, max_subscriptions: MAX_SUBSCRIPTIONS })
+  }
+
+  async function answer(
+    received: Exclude<Message, { op: 'init' | 'ping' }>,
+    identity: Identity,
+  ): Promise<void> {
     const { op, ref } = received
     switch (op) {
       case 'submit': {
+        demand(identity, ['jobs:write'])
         if (isFull()) return
         const { job, first } = await parts.submit(
-          tenant,
+          identity,
           received.job,
           received.idempotency_key ?? null,
           true,
@@ -139,7 +163,8 @@ export function createSession(peer: Peer, parts: SessionParts) {
         return subscribe(job.record.id, first?.seq ?? 0)
       }
       case 'subscribe': {
-        const { record } = await find(received.job_id)
+        if (identity.job === null) demand(identity, ['jobs:read'])
+        const { record } = await findJobOf(parts.store, identity, received.job_id)
         const after = received.after ?? 0
         if (!subscriptions.has(record.id) && isFull()) return
         if (after > record.seq && !isTerminal(record.status)) {
@@ -154,7 +179,8 @@ export function createSession(peer: Peer, parts: SessionParts) {
         subscriptions.delete(received.job_id)
         return send({ op: 'done', ref })
       case 'cancel': {
-        const { record } = await find(received.job_id)
+        demand(identity, ['jobs:cancel'])
+        const { record } = await findJobOf(parts.store, identity, received.job_id)
         const ended = isTerminal(record.status)
           ? record
           : await endEarly(parts, record.id, 'canceled', { force: false })
@@ -164,12 +190,6 @@ export function createSession(peer: Peer, parts: SessionParts) {
         return send({ op: 'done', ref })
       }
     }
-  }
-
-  async function find(id: string): Promise<JobView> {
-    const job = isCorrelationId(id) ? await parts.store.get(tenant, id) : null
-    if (!job) throw new Problem('not_found', `No job ${id}`)
-    return job
   }
 
   function isFull(): boolean {
@@ -234,6 +254,12 @@ export function createSession(peer: Peer, parts: SessionParts) {
     gather()
     socket.send(text, onSent)
   }
+}
+
+/** How a socket is closed on whom this problem keeps out. */
+function closeOf({ status }: Problem): keyof typeof closes {
+  if (status >= 500) return 'going_away'
+  return status === 403 ? 'forbidden' : 'unauthorized'
 }
 
 function parse(text: string): Message | null {

@@ -1,7 +1,7 @@
 import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
-import { authenticate } from '../authenticate.ts'
+import { open } from '../access/authenticate.ts'
 import { Problem } from '../errors.ts'
 import { closes, createSession, type Close, type SessionParts } from './websocket-session.ts'
 
@@ -52,6 +52,8 @@ export async function registerWebSocket(
   app.route({
     method: 'GET',
     url: '/ws',
+    // Who it is, is said in `init`.
+    ...open,
     handler: (_request, reply) => {
       // RFC 9110 §15.5.22: a 426 names the protocol, and §7.8: so does its Connection.
       reply.header('upgrade', 'websocket').header('connection', 'upgrade')
@@ -75,11 +77,11 @@ function serve(socket: WebSocket, request: FastifyRequest, parts: SessionParts, 
   }
   if (socket.protocol !== SUBPROTOCOL) return close('bad_message', `Expected the subprotocol ${SUBPROTOCOL}`)
 
-  const { log, socket: connection } = request
+  const { method, url, headers, log, socket: connection } = request
   const peer = {
     socket,
     connection,
-    tenant: authenticate(request),
+    asking: { method, url, headers },
     close,
     heartbeatMs: limits.heartbeatMs,
     log,

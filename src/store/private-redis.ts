@@ -9,6 +9,8 @@ import { join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { createConnect } from './redis/connect.ts'
 
+/** Where a gateway without a Redis of the operator's keeps its own. */
+export const PRIVATE_DIR = '.quartet'
 const PROGRAMS = ['redis-server', 'valkey-server'] as const
 const STOP_TIMEOUT_MS = 5_000
 /** How long another gateway may take from claiming the folder to a server that listens. */
@@ -90,6 +92,17 @@ export async function startPrivateRedis({ dir }: { dir: string }): Promise<Priva
     await exited
     clearTimeout(timer)
   }
+}
+
+/** The Redis that a running gateway has in the folder, or else one of its own for as long as it is needed. */
+export async function joinPrivateRedis({
+  dir,
+}: {
+  dir: string
+}): Promise<Pick<PrivateRedis, 'url' | 'stop'>> {
+  const claim = await readClaim(join(dir, 'redis.json'))
+  const isThere = claim && (await findServer(claim.url)) !== undefined
+  return isThere ? { url: claim.url, stop: async () => undefined } : startPrivateRedis({ dir })
 }
 
 async function chooseAddress(home: string): Promise<Address> {

@@ -1,4 +1,5 @@
 import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
+import type { ApiKeys } from './api-keys.ts'
 import type { Callback, Deliveries, OpenCircuit } from './deliveries.ts'
 import type { PageRequest } from './page.ts'
 
@@ -73,6 +74,9 @@ export interface Store {
 
   /** The callback queue. */
   readonly deliveries: Deliveries
+
+  /** Who may do what. */
+  readonly apiKeys: ApiKeys
 
   /**
    * Says that this node is here for `ttlMs` and would take on these sources; 0 says that it leaves. Resolves to every

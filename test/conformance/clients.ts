@@ -82,12 +82,13 @@ export async function leadWorker(gateway: TestGateway, queue: string, options?: 
 }
 
 export function get(gateway: TestGateway, path: string, headers: Record<string, string> = {}) {
-  return fetch(gateway.url + path, { headers })
+  return fetch(gateway.url + path, { headers: { ...gateway.headers, ...headers } })
 }
 
 /** POST /jobs with whatever body. */
 export function postText(gateway: TestGateway, body: string | Buffer, type = 'application/json') {
-  return fetch(`${gateway.url}/jobs`, { method: 'POST', headers: { 'content-type': type }, body })
+  const headers = { ...gateway.headers, 'content-type': type }
+  return fetch(`${gateway.url}/jobs`, { method: 'POST', headers, body })
 }
 
 /** POST /jobs. @returns the job of the 202 */
@@ -99,13 +100,13 @@ export async function submit(gateway: TestGateway, body: object): Promise<JobObj
 }
 
 export function cancel(gateway: TestGateway, id: string) {
-  return fetch(`${gateway.url}/jobs/${id}/cancel`, { method: 'POST' })
+  return fetch(`${gateway.url}/jobs/${id}/cancel`, { method: 'POST', headers: gateway.headers })
 }
 
 export function putCallback(gateway: TestGateway, id: string, body: unknown) {
   return fetch(`${gateway.url}/jobs/${id}/callback`, {
     method: 'PUT',
-    headers: { 'content-type': 'application/json' },
+    headers: { ...gateway.headers, 'content-type': 'application/json' },
     body: JSON.stringify(body),
   })
 }
@@ -185,11 +186,22 @@ export async function openSocket(
   url: string,
   {
     init = true,
+    token,
     protocols = ['quartet.v1'],
     origin,
-  }: { init?: boolean; protocols?: string[]; origin?: string } = {},
+    headers = {},
+  }: {
+    init?: boolean
+    token?: string
+    protocols?: string[]
+    origin?: string
+    headers?: Record<string, string>
+  } = {},
 ) {
-  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`, protocols, { ...(origin && { origin }) })
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/ws`, protocols, {
+    headers,
+    ...(origin && { origin }),
+  })
   t.teardown(() => socket.terminate())
   const frames = createInbox<string>()
   socket.on('message', (data: Buffer) => frames.push(data.toString()))
@@ -202,7 +214,7 @@ export async function openSocket(
     socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame))
   const frame = async () => JSON.parse(await frames.next()) as Frame
   if (init) {
-    send({ op: 'init' })
+    send({ op: 'init', ...(token !== undefined && { token }) })
     const { op } = await frame()
     if (op !== 'ready') throw new Error(`Expected ready, got ${op}`)
   }

@@ -30,6 +30,7 @@ async function startStreams(t: Test, limits: Partial<StreamLimits>, before?: () 
       followers.push({ ...subscriber, stopped, resumed })
       return { stop, resume }
     },
+    () => () => undefined,
     { ...streamLimits, ...limits },
   )
   const app = Fastify()

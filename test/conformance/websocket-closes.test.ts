@@ -3,6 +3,7 @@ import { connect, type AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
+import { anonymous } from '../../src/access/identity.ts'
 import { registerWebSocket, socketLimits, type SocketLimits } from '../../src/deliver/websocket.ts'
 import { closes, type SessionParts } from '../../src/deliver/websocket-session.ts'
 import type { Follow } from '../../src/follow.ts'
@@ -16,7 +17,12 @@ const gateway = await startGateway(t, { idle: { steps: ['idle'] } })
 async function startSockets(t: Test, limits: Partial<SocketLimits>, follow?: Follow) {
   const app = Fastify()
   const record = { id: '0199a1b2-0000-7000-8000-000000000000', status: 'running', seq: 1 } as JobRecord
-  const parts = { follow, store: { get: async () => ({ record, text: '{}' }) } } as unknown as SessionParts
+  const parts = {
+    follow,
+    store: { get: async () => ({ record, text: '{}' }) },
+    identify: () => anonymous,
+    watch: () => () => undefined,
+  } as unknown as SessionParts
   await registerWebSocket(app, parts, { ...socketLimits, ...limits })
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })

@@ -40,7 +40,8 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
   const watch = defineScript<number>(redis, 'watch')
   const unwatch = defineScript<null>(redis, 'unwatch')
   const topics = new Map<string, Topic>()
-  const wakers = new Set<(at: number) => void>()
+  /** Whoever hears a channel of its own, for as long as the process lives. */
+  const hearers = new Map<string, Set<(message: string | null) => void>>()
   /** What this node has applied, as its channel tells: job → seq. */
   let applied = new Map<string, number>()
   let subscriber: Redis | null = null
@@ -49,18 +50,26 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
   let round: string[] = []
   let isOpen = false
 
-  return { follow, expect, forgo, tell, doubt, onDue, close }
+  return { follow, expect, forgo, tell, doubt, onDue, listen, close }
 
-  /** Also resubscribed to by itself; until it is for the first time, the listener has to look on its own. */
   function onDue(listener: (at: number) => void): Unfollow {
-    wakers.add(listener)
+    return listen(keys.callbacks, (message) => listener(Number(message)))
+  }
+
+  /**
+   * Hears a channel, and null whenever something may have been missed. Also resubscribed to by itself; until it is for
+   * the first time, the listener has to look on its own.
+   */
+  function listen(channel: string, listener: (message: string | null) => void): Unfollow {
+    const known = hearers.get(channel) ?? new Set()
+    hearers.set(channel, known.add(listener))
     connection()
-      .subscribe(keys.callbacks)
+      .subscribe(channel)
       .then(
-        () => listener(0),
+        () => listener(null),
         () => undefined,
       )
-    return () => void wakers.delete(listener)
+    return () => void known.delete(listener)
   }
 
   async function follow(id: string, listener: Listener): Promise<Followed> {
@@ -150,7 +159,7 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
     const made = connect('subscriber')
     let wasReady = false
     made.on('message', (channel: string, message: string) => {
-      if (channel === keys.callbacks) wake(Number(message))
+      if (hearers.has(channel)) pass(channel, message)
       else hear(message)
     })
     made.on('close', () => (isOpen = false))
@@ -203,12 +212,12 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
   }
 
   function resubscribe(made: Redis): void {
-    const channels = [...(subscribed ? [keys.node(node)] : []), ...(wakers.size > 0 ? [keys.callbacks] : [])]
+    const channels = [...(subscribed ? [keys.node(node)] : []), ...hearers.keys()]
     if (channels.length === 0) return
     const heard = () => {
       isOpen = subscribed !== null
       doubt(topics.keys())
-      wake(0)
+      for (const channel of hearers.keys()) pass(channel, null)
     }
     // When the connection breaks again, its next 'ready' comes here again.
     made.subscribe(...channels).then(heard, () => undefined)
@@ -238,8 +247,8 @@ export function createFollow({ redis, connect, keys, node }: FollowParts) {
     doubt([id])
   }
 
-  function wake(at: number): void {
-    for (const waker of wakers) waker(at)
+  function pass(channel: string, message: string | null): void {
+    for (const hearer of hearers.get(channel) ?? []) hearer(message)
   }
 
   async function close(): Promise<void> {

@@ -35,6 +35,10 @@ export function createKeys(prefix = '{quartet}:') {
     waiting: (type: string) => `${prefix}waiting:${type}`,
     /** hash: type → how many jobs have had their first attempt, or ended without one */
     started: `${prefix}started`,
+    /** hash: id of an API key → its JSON, and the count of revocations; a channel that tells of those */
+    apiKeys: `${prefix}api-keys`,
+    /** string: what job tokens are signed with */
+    tokenSecret: `${prefix}token-secret`,
   }
 }
 

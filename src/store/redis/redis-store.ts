@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { toEvent } from '../../messages.ts'
 import type { Accepted, Applied, Backlog, Change, Nodes, Store, Stored } from '../store.ts'
 import type { Client, Connect } from './connect.ts'
+import { createApiKeys } from './api-keys.ts'
 import { checkRedis } from './check.ts'
 import { createClock } from './clock.ts'
 import { packEvent, packRecord, unpackEvent, unpackRecord } from './compact.ts'
@@ -188,6 +189,7 @@ export function createRedisStore(
     },
 
     deliveries,
+    apiKeys: createApiKeys({ redis, keys, follow, replicate }),
 
     async announce(node, sources, ttlMs): Promise<Nodes> {
       const sentAt = Date.now()
