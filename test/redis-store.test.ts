@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
+import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { v7 as uuidv7 } from 'uuid'
 import { createConnect } from '../src/store/redis/connect.ts'
@@ -176,6 +177,46 @@ t.test('a Redis that is full is refused', async (t) => {
   await store.check()
 })
 
+t.test('another tenant’s job costs what an unknown one does, to the byte', async (t) => {
+  const own = await startRedis(t)
+  const { store, client } = await openStoreAndClient(t, own)
+  const job = newJob({ tenant: 'theirs' }, { callback: { url: 'http://a', events: ['*'] } })
+  const { id } = job.record
+  await store.accept(job)
+  await store.deliveries.handOver(id)
+  const { claims } = await store.deliveries.claim(1, 60_000)
+  if (claims[0]) await store.deliveries.settle(claims[0], { ...failing, ending: 'dead' })
+  await move(store, job, { kind: 'completed', queue: 'a', result: JSON.stringify('x'.repeat(100_000)) })
+
+  const asks: readonly ((tenant: string, id: string) => Promise<unknown>)[] = [
+    (tenant, id) => store.get(tenant, id),
+    (tenant, id) => store.deliveries.record(tenant, id),
+    (tenant, id) => store.deliveries.redeliver(tenant, id, 1),
+  ]
+  const costOf = async (ask: () => Promise<unknown>) => {
+    const [read, written] = [client.stream.bytesRead, client.stream.bytesWritten]
+    const answer = await ask()
+    return { answer, read: client.stream.bytesRead - read, written: client.stream.bytesWritten - written }
+  }
+  for (const ask of asks) {
+    await ask('mine', id) // so that Redis knows the script
+    const unknown = await costOf(() => ask('mine', uuidv7()))
+    t.strictSame(await costOf(() => ask('mine', id)), unknown, String(ask))
+    t.ok((await costOf(() => ask('theirs', id))).read > unknown.read, 'while its own tenant gets more')
+  }
+  for (const similar of ['their', 'theirs,', 'theirs"', '', 'Theirs', '"theirs"'])
+    t.equal(await store.get(similar, id), null)
+})
+
+t.test('a record of version 0.1.0 is its tenant’s too', async (t) => {
+  const store = await openStore(t, redis)
+  const job = newJob({ tenant: 'a "tenant"' })
+  await store.accept(job)
+  await redis.connect().hset(`{quartet}:job:${job.record.id}`, 'record', JSON.stringify(job.record))
+  t.strictSame((await store.get('a "tenant"', job.record.id))?.record, job.record)
+  t.equal(await store.get('a tenant', job.record.id), null)
+})
+
 t.test('while Redis is away every call fails at once, and works again afterwards', async (t) => {
   const own = await startRedis(t)
   const store = await openStore(t, own)
@@ -227,7 +268,11 @@ t.test('while Redis is away every call fails at once, and works again afterwards
   t.match(await store.load([id]), [{ record: { id }, version: 1 }])
 })
 
-async function openStore(t: Test, { url }: TestRedis, options?: StoreOptions): Promise<Store> {
+async function openStore(t: Test, redis: TestRedis, options?: StoreOptions): Promise<Store> {
+  return (await openStoreAndClient(t, redis, options)).store
+}
+
+async function openStoreAndClient(t: Test, { url }: TestRedis, options?: StoreOptions) {
   // Connections break when a test stops or cuts them.
   const connect = createConnect(url, () => undefined)
   const client = connect('command')
@@ -237,7 +282,7 @@ async function openStore(t: Test, { url }: TestRedis, options?: StoreOptions): P
     await store.close()
     client.disconnect()
   })
-  return store
+  return { store, client: client as Redis }
 }
 
 async function keysOf(name: string): Promise<string[]> {

@@ -6,7 +6,7 @@ import type { Replicate } from './replicate.ts'
 import { unpackEvent, unpackRecord } from './compact.ts'
 import { createDeliveryRecords, packTry } from './delivery-records.ts'
 import { filterOf, originOf, type Keys } from './keys.ts'
-import { defineScript } from './scripts.ts'
+import { defineScript, type Owned } from './scripts.ts'
 
 /** When the watchdog looks at a job that was given a return address. */
 const CHECK_MS = 10_000
@@ -46,6 +46,7 @@ type ClaimReply = [
 export function createDeliveries(parts: DeliveriesParts): Deliveries {
   const { redis, keys, follow, replicate, now } = parts
   const define = <Reply>(name: string) => defineScript<Reply>(redis, name, 'callbacks')
+  const owned = defineScript<Owned | null>(redis, 'owned')
   const handOver = define<null>('hand-over')
   const setCallback = define<number>('set-callback')
   const claim = define<[string, ...ClaimReply[]]>('claim')
@@ -101,8 +102,8 @@ export function createDeliveries(parts: DeliveriesParts): Deliveries {
     },
 
     async redeliver(tenant, id, seq) {
-      const record = await redis.hget(keys.job(id), 'record')
-      if (!record || unpackRecord(id, record).tenant !== tenant) return 'not_found'
+      const isOurs = await owned([keys.job(id), keys.tries(id)], [JSON.stringify(tenant), 1, 0])
+      if (!isOurs) return 'not_found'
       const outcome = await redeliver([keys.callbacks, keys.dead(tenant)], [...head(), id, seq])
       await replicate(keys.due)
       return outcome

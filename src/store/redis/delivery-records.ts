@@ -4,6 +4,7 @@ import type { DeadLetter, Deliveries, DeliveryRecord, Try } from '../deliveries.
 import type { Client } from './connect.ts'
 import { unpackEvent, unpackRecord } from './compact.ts'
 import type { Keys } from './keys.ts'
+import { defineScript, type Owned } from './scripts.ts'
 
 /** How long a dead letter is kept, and its job with it. */
 const KEPT_MS = 7 * 86_400_000
@@ -20,11 +21,12 @@ export function createDeliveryRecords({
   readonly keys: Keys
   readonly now: () => number
 }): { readonly keptMs: number; readonly of: Deliveries['record']; readonly dead: Deliveries['dead'] } {
+  const owned = defineScript<Owned | null>(redis, 'owned')
+
   return { keptMs: KEPT_MS, of, dead }
 
   async function of(...[tenant, id]: Parameters<Deliveries['record']>) {
     const fields = [
-      'record',
       'trimmed',
       'origin',
       'gone',
@@ -34,12 +36,11 @@ export function createDeliveryRecords({
       'redeliver',
       'redeliver_at',
     ] as const
-    const [state, tries] = (await readAll((pipeline) =>
-      pipeline.hmget(keys.job(id), ...fields).lrange(keys.tries(id), 0, -1),
-    )) as [(string | null)[], string[]]
-    const [text, trimmed, origin = null, gone, delivering, at, claim, redeliver, redeliverAt] = state
-    const record = text ? unpackRecord(id, text) : null
-    if (record?.tenant !== tenant) return null
+    const reply = await owned([keys.job(id), keys.tries(id)], [JSON.stringify(tenant), 0, -1, ...fields])
+    if (!reply) return null
+    const [text, state, tries] = reply
+    const [trimmed, origin = null, gone, delivering, at, claim, redeliver, redeliverAt] = state
+    const record = unpackRecord(id, text)
     const open = origin ? await redis.hget(`${keys.callbacks}:circuit:${origin}`, 'until') : null
     const openUntil = open && Number(open) > now() ? Number(open) : null
     const next = (due: string | null | undefined) =>

@@ -4,6 +4,9 @@ import type { Client } from './connect.ts'
 /** Runs one script: its keys, then its arguments. */
 export type Script<Reply> = (keys: readonly string[], args: readonly (string | number)[]) => Promise<Reply>
 
+/** What owned.lua returns: a job's record, the fields asked for, and a part of a list. */
+export type Owned = readonly [string, readonly (string | null)[], readonly string[]]
+
 /**
  * Registers the script in `<name>.lua` beside this file on a connection; ioredis sends it by its digest.
  * @param shared the name of what is put in front of it

@@ -5,6 +5,7 @@ import type { JobView, ListFilter, Store } from '../store.ts'
 import { unpackEvent, unpackRecord } from './compact.ts'
 import type { Client } from './connect.ts'
 import type { Keys } from './keys.ts'
+import { defineScript, type Owned } from './scripts.ts'
 
 /** Records that one listing looks through at most before it hands out what it has found so far. */
 const SCAN_LIMIT = 2_000
@@ -12,14 +13,13 @@ const SCAN_STEP = 100
 
 /** Reads jobs as clients see them. */
 export function createViews(redis: Client, keys: Keys): Pick<Store, 'get' | 'list'> {
+  const owned = defineScript<Owned | null>(redis, 'owned')
+
   return { get, list }
 
   async function get(tenant: string, id: string): Promise<JobView | null> {
-    const [record, last] = await readAll((pipeline) =>
-      pipeline.hget(keys.job(id), 'record').lindex(keys.journal(id), -1),
-    )
-    const view = record ? toView(unpackRecord(id, record), last) : null
-    return view?.record.tenant === tenant ? view : null
+    const reply = await owned([keys.job(id), keys.journal(id)], [JSON.stringify(tenant), -1, -1])
+    return reply && toView(unpackRecord(id, reply[0]), reply[2][0])
   }
 
   async function list(...[tenant, filter, { limit, after }]: Parameters<Store['list']>) {
