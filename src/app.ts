@@ -4,6 +4,7 @@ import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
 import { createAccess } from './access/access.ts'
 import { registerAuthenticate } from './access/authenticate.ts'
+import { registerBrowsers } from './access/browsers.ts'
 import { createBacklogs } from './backlog.ts'
 import { startHttpSteps, type HttpSteps } from './call/http-steps.ts'
 import type { Catalog } from './catalog.ts'
@@ -23,6 +24,7 @@ import { registerWebSocket } from './deliver/websocket.ts'
 import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
+import { registerGiveToken } from './give-token.ts'
 import { registerHealth } from './health.ts'
 import { createKnownJobs } from './known-jobs.ts'
 import { createMembership, nameNode } from './membership.ts'
@@ -54,6 +56,7 @@ export interface AppParts {
     | 'callbackConcurrency'
     | 'callbackProxy'
     | 'callbackSchedule'
+    | 'corsOrigins'
     | 'roles'
     | 'waitReplicas'
     | 'webhookSecrets'
@@ -164,6 +167,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     }
     await app.register(accepts.default)
     registerProblemHandler(app)
+    const isAllowedOrigin = await registerBrowsers(app, config.corsOrigins)
     registerAuthenticate(app, parts)
     registerHealth(app, parts)
     registerMetrics(app, {
@@ -178,7 +182,8 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     registerEvents(app, parts)
     registerChangeJob(app, parts)
     registerDeliveries(app, parts)
-    await registerWebSocket(app, parts)
+    registerGiveToken(app, parts)
+    await registerWebSocket(app, { ...parts, isAllowedOrigin })
   }
 
   // Journal → return addresses.

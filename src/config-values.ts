@@ -79,6 +79,15 @@ export function readProxy(text: string): string | null {
   return text
 }
 
+export function readOrigins(text: string): readonly string[] {
+  const origins = text === '' ? [] : readList(text)
+  for (const origin of origins) {
+    if (/^https?:[^*]+$/.test(origin) && URL.canParse(origin) && new URL(origin).origin === origin) continue
+    throw new Error(`Expected origins, e.g. https://example.com, got "${origin}"`)
+  }
+  return Object.freeze(origins)
+}
+
 export function readBoolean(text: string): boolean {
   if (text === '1' || text === 'true') return true
   if (text === '0' || text === 'false') return false

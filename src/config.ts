@@ -7,6 +7,7 @@ import {
   readConcurrency,
   readCount,
   readLogLevel,
+  readOrigins,
   readPort,
   readPrefix,
   readProxy,
@@ -106,6 +107,13 @@ const settings = {
       'Who is let in: holders of `keys`, of a `jwt`, or whom the `authorizer` lets in; comma-separated. ' +
       'Without it everybody who can reach `HOST`',
     read: readAuth,
+  },
+  corsOrigins: {
+    name: 'QUARTET_CORS_ORIGINS',
+    default: '',
+    meaning:
+      'Pages that may read answers and open sockets besides those of the gateway’s own host: `https://host:port`, comma-separated',
+    read: readOrigins,
   },
   allowAnonymous: {
     name: 'QUARTET_ALLOW_ANONYMOUS',

@@ -57,6 +57,14 @@ export interface CallbackRequest {
   readonly after?: number
 }
 
+/** The longest that a job token lasts, and as long as it does if nothing is said. Seconds. */
+export const MAX_TOKEN_TTL_S = 900
+
+/** The body of POST /jobs/{id}/tokens; none is needed. */
+export interface TokenRequest {
+  readonly ttl_s?: number
+}
+
 const callbackUrl = { type: 'string', minLength: 1, maxLength: 2048 }
 // Sizes are judged before contents here, or a huge list would be answered with a huger one of its faults.
 const maxCallbackEvents = { maxItems: eventTypes.length + 1 }
@@ -107,6 +115,13 @@ export const callbackRequestSchema = {
     callback_events: callbackEvents,
     after: { type: 'integer', minimum: 0 },
   },
+} as const
+
+/** JSON Schema 2020-12 of {@link TokenRequest}. */
+export const tokenRequestSchema = {
+  type: 'object',
+  additionalProperties: false,
+  properties: { ttl_s: { type: 'integer', minimum: 1, maximum: MAX_TOKEN_TTL_S } },
 } as const
 
 /** The body of POST /deliveries/redeliver. */

@@ -17,6 +17,7 @@ t.test('an empty environment gives the defaults', async (t) => {
     callbackAllow: [],
     callbackProxy: null,
     auth: new Set(),
+    corsOrigins: [],
     allowAnonymous: false,
     logLevel: 'info',
   })
@@ -38,6 +39,7 @@ t.test('every variable is read', async (t) => {
     QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
     QUARTET_CALLBACK_PROXY: 'http://user:secret@proxy.internal:3128',
     QUARTET_AUTH: 'keys',
+    QUARTET_CORS_ORIGINS: 'https://example.com, http://localhost:5173',
     LOG_LEVEL: 'silent',
   })
   t.same(config, {
@@ -54,6 +56,7 @@ t.test('every variable is read', async (t) => {
     callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
     callbackProxy: 'http://user:secret@proxy.internal:3128',
     auth: new Set(['keys']),
+    corsOrigins: ['https://example.com', 'http://localhost:5173'],
     allowAnonymous: false,
     logLevel: 'silent',
   })
@@ -139,6 +142,21 @@ t.test('a callback address must be an IP or a CIDR', async (t) => {
   for (const text of ['internal', '10.0.0.0/33', '10.0/8', '10.0.0.1/x', '127.1', '127.0.0.1,', '1/2/3']) {
     t.match(failure({ QUARTET_CALLBACK_ALLOW: text }).message, /^QUARTET_CALLBACK_ALLOW: Expected IP addr/)
   }
+})
+
+t.test('an origin is a scheme, a host and a port, and nothing else', async (t) => {
+  for (const text of [
+    '*',
+    'null',
+    'example.com',
+    'https://example.com/',
+    'https://*.example.com',
+    'https://Example.com',
+    'ftp://a',
+    'https://a:443',
+    'https://a,',
+  ])
+    t.match(failure({ QUARTET_CORS_ORIGINS: text }).message, /^QUARTET_CORS_ORIGINS: Expected origins/)
 })
 
 t.test('in a cluster the prefix has braces, which keep the keys of a queue on one node', async (t) => {

@@ -4,8 +4,6 @@ import { isSame } from './api-key.ts'
 import { unauthorized, type Identity } from './identity.ts'
 import type { KeyRing } from './key-ring.ts'
 
-/** The longest that a token lasts, and as long as it does if nothing is said. Seconds. */
-export const MAX_TTL_S = 900
 /** How long the secret is taken for the one of the store. */
 const SECRET_MS = 60_000
 const pattern = /^(qt_[\w-]{1,1024})\.([\w-]{43})$/

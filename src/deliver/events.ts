@@ -29,7 +29,8 @@ export function registerEvents(app: FastifyInstance, { store, streams }: EventsP
       // An EventSource keeps its URL when it reconnects, so the header is the newer of the two.
       const after = readCursor(request.headers['last-event-id']) ?? readCursor(request.query['after']) ?? 0
       const job = await findJob(store, request)
-      reply.header('vary', 'accept')
+      const vary = reply.getHeader('vary')
+      reply.header('vary', vary === undefined ? 'accept' : `${String(vary)}, accept`)
       if (representation === 'json') {
         return sendPage(store, reply, job, after, readLimit(request.query['limit'], PAGE, MAX_PAGE))
       }

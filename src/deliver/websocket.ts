@@ -2,6 +2,7 @@ import websocket from '@fastify/websocket'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import { open } from '../access/authenticate.ts'
+import type { IsAllowedOrigin } from '../access/browsers.ts'
 import { Problem } from '../errors.ts'
 import { closes, createSession, type Close, type SessionParts } from './websocket-session.ts'
 
@@ -24,10 +25,15 @@ export const socketLimits: SocketLimits = {
   closeMs: 2_000,
 }
 
+export interface WebSocketParts extends SessionParts {
+  /** A browser lets any page open a WebSocket to any address, and says only in `Origin` which page it was. */
+  readonly isAllowedOrigin: IsAllowedOrigin
+}
+
 /** GET /ws: one connection for many jobs, each frame a JSON object with an `op`. */
 export async function registerWebSocket(
   app: FastifyInstance,
-  parts: SessionParts,
+  parts: WebSocketParts,
   limits: SocketLimits = socketLimits,
 ): Promise<void> {
   await app.register(websocket, {
@@ -63,7 +69,7 @@ export async function registerWebSocket(
       )
     },
     wsHandler: (socket, request) => {
-      if (!isSameOrigin(request)) return socket.close(closes.forbidden, 'Expected the gateway’s own origin')
+      if (!parts.isAllowedOrigin(request)) return socket.close(closes.forbidden, 'Expected an allowed origin')
       return serve(socket, request, parts, limits)
     },
   })
@@ -106,15 +112,6 @@ function serve(socket: WebSocket, request: FastifyRequest, parts: SessionParts, 
     stopHeartbeat()
     session.end()
   })
-}
-
-/**
- * A browser lets any page open a WebSocket to any address, and says only in `Origin` which page it was. Other clients
- * send none. RFC 6455 §10.2.
- */
-function isSameOrigin({ headers }: FastifyRequest): boolean {
-  const { origin, host } = headers
-  return origin === undefined || (URL.canParse(origin) && new URL(origin).host === host)
 }
 
 /** Pings at every beat; a peer that has said nothing between two beats is gone (RFC 6455 §5.5.2). */

@@ -34,6 +34,7 @@ const routes: readonly [method: string, path: string, scopes: readonly Scope[]][
   ['GET', `/jobs/${unknownId}/result`, ['jobs:read']],
   ['GET', `/jobs/${unknownId}/deliveries`, ['jobs:read']],
   ['POST', `/jobs/${unknownId}/cancel`, ['jobs:cancel']],
+  ['POST', `/jobs/${unknownId}/tokens`, ['jobs:read']],
   ['PUT', `/jobs/${unknownId}/callback`, ['jobs:write', 'jobs:read']],
   ['POST', `/jobs/${unknownId}/deliveries/1/redeliver`, ['jobs:write']],
   ['GET', '/deliveries?status=dead', ['jobs:read']],

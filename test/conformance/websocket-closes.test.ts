@@ -4,8 +4,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { anonymous } from '../../src/access/identity.ts'
-import { registerWebSocket, socketLimits, type SocketLimits } from '../../src/deliver/websocket.ts'
-import { closes, type SessionParts } from '../../src/deliver/websocket-session.ts'
+import {
+  registerWebSocket,
+  socketLimits,
+  type SocketLimits,
+  type WebSocketParts,
+} from '../../src/deliver/websocket.ts'
+import { closes } from '../../src/deliver/websocket-session.ts'
 import type { Follow } from '../../src/follow.ts'
 import { toEvent, type JobRecord } from '../../src/messages.ts'
 import { startGateway } from '../gateway.ts'
@@ -22,7 +27,8 @@ async function startSockets(t: Test, limits: Partial<SocketLimits>, follow?: Fol
     store: { get: async () => ({ record, text: '{}' }) },
     identify: () => anonymous,
     watch: () => () => undefined,
-  } as unknown as SessionParts
+    isAllowedOrigin: () => true,
+  } as unknown as WebSocketParts
   await registerWebSocket(app, parts, { ...socketLimits, ...limits })
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })

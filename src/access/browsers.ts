@@ -1,0 +1,84 @@
+import cors from '@fastify/cors'
+import helmet from '@fastify/helmet'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { Problem } from '../errors.ts'
+
+/** How long a browser keeps the answer to its question whether it may ask. Seconds. */
+const PREFLIGHT_S = 600
+/** What changes nothing (RFC 9110 section 9.2.1), and what asks first. */
+const SAFE = ['GET', 'HEAD', 'OPTIONS']
+
+/** Whether the page that a request comes from, if it does from one, is ours or one of the operator's. */
+export type IsAllowedOrigin = (request: FastifyRequest) => boolean
+
+/**
+ * What browsers are told, in every answer, and which pages they may ask for.
+ *
+ * @param origins `https://host:port` of the pages that may read answers and open sockets, besides the gateway's own
+ */
+export async function registerBrowsers(
+  app: FastifyInstance,
+  origins: readonly string[],
+): Promise<IsAllowedOrigin> {
+  // Answers are data: nothing of them is to be run, framed or guessed at. What is about the whole host (HSTS) is for
+  // whoever ends TLS in front.
+  await app.register(helmet, {
+    contentSecurityPolicy: {
+      useDefaults: false,
+      directives: { 'default-src': ["'none'"], 'frame-ancestors': ["'none'"] },
+    },
+    referrerPolicy: { policy: 'no-referrer' },
+    xFrameOptions: { action: 'deny' },
+    strictTransportSecurity: false,
+    crossOriginOpenerPolicy: false,
+    originAgentCluster: false,
+    xDnsPrefetchControl: false,
+    xDownloadOptions: false,
+    xPermittedCrossDomainPolicies: false,
+    xXssProtection: false,
+  })
+  if (origins.length > 0) {
+    await app.register(cors, {
+      origin: [...origins],
+      methods: ['GET', 'HEAD', 'POST', 'PUT'],
+      allowedHeaders: [
+        'authorization',
+        'content-type',
+        'idempotency-key',
+        'if-none-match',
+        'last-event-id',
+        'prefer',
+        'x-request-id',
+      ],
+      exposedHeaders: [
+        'etag',
+        'idempotent-replayed',
+        'location',
+        'preference-applied',
+        'retry-after',
+        'www-authenticate',
+        'x-correlation-id',
+        'x-request-id',
+      ],
+      maxAge: PREFLIGHT_S,
+      strictPreflight: false,
+    })
+  }
+  // A browser sends some POSTs without asking first, with whatever it has to show who it is.
+  app.addHook('onRequest', (request, _reply, done) => {
+    if (SAFE.includes(request.method) || isAllowed(request)) return done()
+    done(
+      new Problem(
+        'forbidden',
+        'Expected a page of the gateway’s own origin, or of one that the operator allows',
+      ),
+    )
+  })
+  return isAllowed
+
+  /** Only browsers say which page it was, and they do not lie. RFC 6454 section 7, RFC 6455 section 10.2. */
+  function isAllowed({ headers: { origin, host } }: FastifyRequest): boolean {
+    if (origin === undefined || origins.includes(origin)) return true
+    return URL.canParse(origin) && new URL(origin).host === host
+  }
+}
