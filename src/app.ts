@@ -2,7 +2,7 @@ import { setMaxListeners } from 'node:events'
 import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
 import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
-import { createAccess } from './access/access.ts'
+import { createAccess, type AccessParts } from './access/access.ts'
 import { registerAuthenticate } from './access/authenticate.ts'
 import { registerBrowsers } from './access/browsers.ts'
 import { createBacklogs } from './backlog.ts'
@@ -21,7 +21,14 @@ import { parseSigningKeys, type SigningKeys } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
-import { problems, registerProblemHandler, sendProblem, toProblem, type ProblemCode } from './errors.ts'
+import {
+  problems,
+  registerProblemHandler,
+  sendProblem,
+  toProblem,
+  type Problem,
+  type ProblemCode,
+} from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
 import { registerGiveToken } from './give-token.ts'
@@ -50,7 +57,7 @@ const CLOSE_MS = 5_000
 export interface AppParts {
   readonly config: Pick<
     Config,
-    | 'auth'
+    | keyof AccessParts['config']
     | 'bullmqPrefix'
     | 'callbackAllow'
     | 'callbackConcurrency'
@@ -151,6 +158,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   // Journal → clients.
   const follow = createFollow({ store, log })
   const streams = createStreams(follow, access.watch)
+  const countProblem = ({ code }: Problem) => metrics.problems.inc({ code })
   if (roles.has('http')) {
     const { signal } = closing
     const parts = {
@@ -163,10 +171,11 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       follow,
       streams,
       closing: signal,
+      countProblem,
       ...access,
     }
     await app.register(accepts.default)
-    registerProblemHandler(app)
+    registerProblemHandler(app, countProblem)
     const isAllowedOrigin = await registerBrowsers(app, config.corsOrigins)
     registerAuthenticate(app, parts)
     registerHealth(app, parts)
@@ -176,6 +185,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       membership,
       openCircuits: (limit) => store.deliveries.openCircuits(limit),
       openServices: (limit) => store.openServices(limit),
+      isAuthorizerAway: () => access.isAuthorizerAway(),
     })
     registerPostJob(app, parts)
     registerPoll(app, parts)
@@ -205,7 +215,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   app.addHook('onClose', async () => {
     results.close()
     await Promise.all([...consumers, httpSteps?.close(), webhooks?.close(CLOSE_MS)])
-    await Promise.all([queues.close(), guard.close(), store.close()])
+    await Promise.all([queues.close(), guard.close(), access.close(), store.close()])
     redis.disconnect()
   })
   return app

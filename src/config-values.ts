@@ -18,7 +18,7 @@ export type Role = (typeof roles)[number]
 export const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 
 /** Who can say who somebody is: our own API keys, the user's own issuer of JWTs, the user's own service. */
-const judges = ['keys', 'jwt', 'authorizer'] as const
+export const judges = ['keys', 'jwt', 'authorizer'] as const
 
 export type Judge = (typeof judges)[number]
 
@@ -77,6 +77,22 @@ export function readProxy(text: string): string | null {
   if (text === '') return null
   parseCallbackProxy(text)
   return text
+}
+
+/** @returns '' for none */
+export function readHttpUrl(text: string): string {
+  if (text === '') return ''
+  const url = URL.canParse(text) ? new URL(text) : null
+  if (url && /^https?:$/.test(url.protocol) && url.username === '' && url.password === '') return url.href
+  throw new Error('Expected an http or https URL without user name and password, got something else')
+}
+
+/** Keys that come over plain http may be anybody's, but on this machine. @returns '' for none */
+export function readHttpsUrl(text: string): string {
+  const href = readHttpUrl(text)
+  if (href === '' || href.startsWith('https:') || isLoopback(new URL(href).hostname.replaceAll(/[[\]]/g, '')))
+    return href
+  throw new Error('Expected an https URL, or one of this machine, got plain http')
 }
 
 export function readOrigins(text: string): readonly string[] {

@@ -1,11 +1,14 @@
 import {
   isLoopback,
+  judges,
   logLevels,
   readAuth,
   readBoolean,
   readCidrs,
   readConcurrency,
   readCount,
+  readHttpsUrl,
+  readHttpUrl,
   readLogLevel,
   readOrigins,
   readPort,
@@ -15,6 +18,7 @@ import {
   readRoles,
   readSecrets,
   roles,
+  type Judge,
 } from './config-values.ts'
 import { parseSchedule } from './deliver/schedule.ts'
 import { parseAddress } from './store/redis/address.ts'
@@ -108,6 +112,42 @@ const settings = {
       'Without it everybody who can reach `HOST`',
     read: readAuth,
   },
+  jwtJwksUrl: {
+    name: 'QUARTET_JWT_JWKS_URL',
+    default: '',
+    meaning: 'With `jwt`: where your issuer shows its public keys (JWKS)',
+    read: readHttpsUrl,
+  },
+  jwtIssuer: {
+    name: 'QUARTET_JWT_ISSUER',
+    default: '',
+    meaning: 'With `jwt`: what `iss` must be',
+    read: (text: string) => text,
+  },
+  jwtAudience: {
+    name: 'QUARTET_JWT_AUDIENCE',
+    default: '',
+    meaning: 'With `jwt`: what `aud` must be, or have in it',
+    read: (text: string) => text,
+  },
+  jwtTenantClaim: {
+    name: 'QUARTET_JWT_TENANT_CLAIM',
+    default: 'tenant',
+    meaning: 'With `jwt`: the claim that names the tenant',
+    read: (text: string) => text,
+  },
+  jwtScopeClaim: {
+    name: 'QUARTET_JWT_SCOPE_CLAIM',
+    default: 'scope',
+    meaning: 'With `jwt`: the claim with the scopes, as text with spaces or as a list',
+    read: (text: string) => text,
+  },
+  authorizerUrl: {
+    name: 'QUARTET_AUTHORIZER_URL',
+    default: '',
+    meaning: 'With `authorizer`: where your own service is asked who somebody is',
+    read: readHttpUrl,
+  },
   corsOrigins: {
     name: 'QUARTET_CORS_ORIGINS',
     default: '',
@@ -156,6 +196,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const fields = Object.keys(settings) as (keyof Config)[]
   const entries = fields.map((field) => [field, readOne(field, env)])
   const config = Object.freeze(withHashTag(Object.fromEntries(entries) as Config, env))
+  refuseHalfSet(config)
   refuseOpenDoor(config)
   return config
 }
@@ -201,6 +242,26 @@ function withHashTag(config: Config, env: NodeJS.ProcessEnv): Config {
   throw new ConfigError(
     `${name}: Expected braces around a part of it in a cluster, e.g. {bull}, got "${bullmqPrefix}"`,
   )
+}
+
+/** What a way of letting people in cannot be without. */
+const needed = {
+  keys: [],
+  jwt: ['jwtJwksUrl', 'jwtIssuer', 'jwtAudience'],
+  authorizer: ['authorizerUrl'],
+} as const satisfies Record<Judge, readonly (keyof Config)[]>
+
+/** Somebody who has set half of it believes that strangers are kept out. */
+function refuseHalfSet(config: Config): void {
+  for (const judge of judges) {
+    for (const field of needed[judge]) {
+      const { name } = settings[field]
+      if (config.auth.has(judge) && config[field] === '')
+        throw new ConfigError(`${name}: Expected a value, as QUARTET_AUTH has ${judge}, got none`)
+      if (!config.auth.has(judge) && config[field] !== '')
+        throw new ConfigError(`QUARTET_AUTH: Expected ${judge} in it, as ${name} is set`)
+    }
+  }
 }
 
 function refuseOpenDoor({ host, roles, auth, allowAnonymous }: Config): void {

@@ -116,18 +116,25 @@ export class Problem extends Error {
   }
 }
 
-/** Answers every error of the app, its 404s and its broken requests, as problem+json. */
-export function registerProblemHandler(app: FastifyInstance): void {
+/**
+ * Answers every error of the app, its 404s and its broken requests, as problem+json.
+ *
+ * @param count told of each
+ */
+export function registerProblemHandler(app: FastifyInstance, count: (problem: Problem) => void): void {
   app.setErrorHandler((error: FastifyError, request, reply) => {
     const problem = toProblem(error)
+    count(problem)
     // A store that is away is reported once, by its connection; every request that finds it away is not news.
     const level = problem.code === 'internal' ? 'error' : 'debug'
     request.log[level]({ err: problem.cause ?? problem, code: problem.code }, problem.message)
     return sendProblem(reply, problem)
   })
-  app.setNotFoundHandler((request: FastifyRequest, reply) =>
-    sendProblem(reply, new Problem('no_such_route', `${request.method} ${request.url.split('?')[0]}`)),
-  )
+  app.setNotFoundHandler((request: FastifyRequest, reply) => {
+    const problem = new Problem('no_such_route', `${request.method} ${request.url.split('?')[0]}`)
+    count(problem)
+    return sendProblem(reply, problem)
+  })
 }
 
 export function sendProblem(reply: FastifyReply, problem: Problem): FastifyReply {

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import type { Access } from './access/access.ts'
 import { needs } from './access/authenticate.ts'
 import type { Backlogs } from './backlog.ts'
 import type { Membership } from './membership.ts'
@@ -20,6 +21,7 @@ export function createMetrics() {
   return {
     registry,
     accepted: counter('jobs_accepted_total', 'Jobs that this node answered with 202.', 'type'),
+    problems: counter('problems_total', 'Problems that this node answered with.', 'code'),
     refused: counter('jobs_refused_total', 'Jobs that this node refused as too many were waiting.', 'type'),
     results: counter('results_total', 'Outcomes that this node brought into journals.', 'queue'),
     cuts: counter(
@@ -46,6 +48,7 @@ export interface MetricsSources {
   readonly membership: Pick<Membership, 'size'>
   readonly openCircuits: Deliveries['openCircuits']
   readonly openServices: Store['openServices']
+  readonly isAuthorizerAway: Access['isAuthorizerAway']
 }
 
 /** GET /metrics, in Prometheus's text format, with those of the process and of Node.js. */
@@ -61,6 +64,14 @@ export function registerMetrics(
     registers: [registry],
     collect() {
       this.set(membership.size)
+    },
+  })
+  new Gauge({
+    name: 'quartet_authorizer_circuit_open',
+    help: '1 while this node leaves the authorizer in peace, as it does not answer.',
+    registers: [registry],
+    collect() {
+      this.set(sources.isAuthorizerAway() ? 1 : 0)
     },
   })
   new Gauge({

@@ -17,6 +17,12 @@ t.test('an empty environment gives the defaults', async (t) => {
     callbackAllow: [],
     callbackProxy: null,
     auth: new Set(),
+    jwtJwksUrl: '',
+    jwtIssuer: '',
+    jwtAudience: '',
+    jwtTenantClaim: 'tenant',
+    jwtScopeClaim: 'scope',
+    authorizerUrl: '',
     corsOrigins: [],
     allowAnonymous: false,
     logLevel: 'info',
@@ -38,7 +44,13 @@ t.test('every variable is read', async (t) => {
     QUARTET_CALLBACK_CONCURRENCY: '7',
     QUARTET_CALLBACK_ALLOW: '127.0.0.1, 10.0.0.0/8,fd00::/8',
     QUARTET_CALLBACK_PROXY: 'http://user:secret@proxy.internal:3128',
-    QUARTET_AUTH: 'keys',
+    QUARTET_AUTH: 'keys, jwt,authorizer',
+    QUARTET_JWT_JWKS_URL: 'https://issuer.internal/jwks.json',
+    QUARTET_JWT_ISSUER: 'https://issuer.internal',
+    QUARTET_JWT_AUDIENCE: 'quartet',
+    QUARTET_JWT_TENANT_CLAIM: 'org',
+    QUARTET_JWT_SCOPE_CLAIM: 'permissions',
+    QUARTET_AUTHORIZER_URL: 'http://auth.internal:8080/check?for=quartet',
     QUARTET_CORS_ORIGINS: 'https://example.com, http://localhost:5173',
     LOG_LEVEL: 'silent',
   })
@@ -55,7 +67,13 @@ t.test('every variable is read', async (t) => {
     callbackConcurrency: 7,
     callbackAllow: ['127.0.0.1', '10.0.0.0/8', 'fd00::/8'],
     callbackProxy: 'http://user:secret@proxy.internal:3128',
-    auth: new Set(['keys']),
+    auth: new Set(['keys', 'jwt', 'authorizer']),
+    jwtJwksUrl: 'https://issuer.internal/jwks.json',
+    jwtIssuer: 'https://issuer.internal',
+    jwtAudience: 'quartet',
+    jwtTenantClaim: 'org',
+    jwtScopeClaim: 'permissions',
+    authorizerUrl: 'http://auth.internal:8080/check?for=quartet',
     corsOrigins: ['https://example.com', 'http://localhost:5173'],
     allowAnonymous: false,
     logLevel: 'silent',
@@ -94,6 +112,55 @@ t.test('letting everybody in and asking who they are are not both wanted', async
     failure({ QUARTET_AUTH: 'keys', QUARTET_ALLOW_ANONYMOUS: '1' }).message,
     /^QUARTET_ALLOW_ANONYMOUS: /,
   )
+})
+
+t.test('a way of letting people in is set as a whole, or not at all', async (t) => {
+  const jwt = {
+    QUARTET_JWT_JWKS_URL: 'https://a/jwks',
+    QUARTET_JWT_ISSUER: 'https://a',
+    QUARTET_JWT_AUDIENCE: 'q',
+  }
+  const authorizer = { QUARTET_AUTHORIZER_URL: 'http://a/' }
+  t.same(readConfig({ QUARTET_AUTH: 'jwt', ...jwt }).auth, new Set(['jwt']))
+  for (const name of Object.keys(jwt)) {
+    const { message } = failure({ QUARTET_AUTH: 'jwt', ...jwt, [name]: '' })
+    t.equal(message, `${name}: Expected a value, as QUARTET_AUTH has jwt, got none`)
+    const { message: unused } = failure({ QUARTET_AUTH: 'keys', ...jwt })
+    t.equal(unused, 'QUARTET_AUTH: Expected jwt in it, as QUARTET_JWT_JWKS_URL is set')
+  }
+  t.match(failure({ QUARTET_AUTH: 'authorizer' }).message, /^QUARTET_AUTHORIZER_URL: Expected a value/)
+  t.match(failure(authorizer).message, /^QUARTET_AUTH: Expected authorizer in it/)
+})
+
+t.test('where strangers’ credentials are judged is a URL that nobody else can answer for', async (t) => {
+  const set = (url: string) => ({
+    QUARTET_AUTH: 'jwt',
+    QUARTET_JWT_ISSUER: 'i',
+    QUARTET_JWT_AUDIENCE: 'a',
+    QUARTET_JWT_JWKS_URL: url,
+  })
+  for (const url of [
+    'https://issuer.internal/jwks',
+    'http://127.0.0.1:1/',
+    'http://[::1]:1/',
+    'http://localhost:1/',
+  ])
+    t.equal(readConfig(set(url)).jwtJwksUrl, url)
+  for (const url of [
+    'http://issuer.internal/jwks',
+    'issuer.internal',
+    'file:///jwks',
+    'https://user:hunter2@a/',
+  ]) {
+    const { message } = failure(set(url))
+    t.match(message, /^QUARTET_JWT_JWKS_URL: Expected an https? /)
+    t.notMatch(message, 'hunter2')
+  }
+  for (const url of ['auth.internal', 'ftp://auth', 'http://:hunter2@auth/']) {
+    const { message } = failure({ QUARTET_AUTH: 'authorizer', QUARTET_AUTHORIZER_URL: url })
+    t.match(message, /^QUARTET_AUTHORIZER_URL: Expected an http or https URL/)
+    t.notMatch(message, 'hunter2')
+  }
 })
 
 t.test('loopback addresses need no API keys', async (t) => {

@@ -3,14 +3,17 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { Config } from '../config.ts'
 import type { Store } from '../store/store.ts'
 import { anonymous, unauthorized, type Identity } from './identity.ts'
+import { createAuthorizer } from './ask-authorizer.ts'
 import { createJobTokens, type JobTokens } from './job-token.ts'
 import { createKeyRing } from './key-ring.ts'
+import { createVerifyJwt, isJwt } from './verify-jwt.ts'
 
 /** What somebody brings to show who he is. */
 export interface Asking {
   readonly method: string
-  /** As it came, with its query. */
-  readonly url: string
+  /** The route's pattern, and what stands in the path for its parameters. */
+  readonly route: string
+  readonly params: Readonly<Record<string, string>>
   readonly headers: IncomingHttpHeaders
   /** What came in a WebSocket's `init`; it goes before the headers. */
   readonly token?: string | undefined
@@ -30,13 +33,19 @@ export interface Access {
   readonly tokens: Pick<JobTokens, 'issue'>
   /** Hears of what is revoked until the signal ends it. */
   keepUp(signal: AbortSignal): Promise<void>
+  /** Whether the authorizer is left in peace, as it does not answer. */
+  isAuthorizerAway(): boolean
+  close(): Promise<void>
 }
 
 /** Calls `end` when an identity is no more: its key was revoked, or its time is over. @returns stops watching */
 export type Watch = (identity: Identity, end: () => void) => () => void
 
 export interface AccessParts {
-  readonly config: Pick<Config, 'auth'>
+  readonly config: Pick<
+    Config,
+    'auth' | 'authorizerUrl' | 'jwtAudience' | 'jwtIssuer' | 'jwtJwksUrl' | 'jwtScopeClaim' | 'jwtTenantClaim'
+  >
   readonly store: Pick<Store, 'apiKeys' | 'now'>
   readonly log: FastifyBaseLogger
 }
@@ -45,9 +54,12 @@ export interface AccessParts {
 const LONGEST_MS = 86_400_000
 
 /** Whoever the configuration lets in. Each credential is judged by the first that knows its kind. */
-export function createAccess({ config: { auth }, store, log }: AccessParts): Access {
+export function createAccess({ config, store, log }: AccessParts): Access {
+  const { auth, authorizerUrl } = config
   const keyRing = auth.has('keys') ? createKeyRing({ store, log }) : null
   const tokens = createJobTokens({ store, keyRing })
+  const verifyJwt = auth.has('jwt') ? createVerifyJwt(config, store.now) : null
+  const authorizer = auth.has('authorizer') ? createAuthorizer({ url: authorizerUrl, log }) : null
 
   return {
     identify: auth.size === 0 ? () => anonymous : identify,
@@ -68,6 +80,12 @@ export function createAccess({ config: { auth }, store, log }: AccessParts): Acc
       if (auth.size === 0) await warnOfKeys()
       await keyRing?.keepUp(signal)
     },
+
+    isAuthorizerAway: () => authorizer?.isOpen() ?? false,
+
+    async close() {
+      await authorizer?.close()
+    },
   }
 
   /** Whoever has made keys may think that they are asked for. */
@@ -76,11 +94,28 @@ export function createAccess({ config: { auth }, store, log }: AccessParts): Acc
     if (keys.length > 0) log.warn('there are API keys, but without QUARTET_AUTH=keys nobody is asked for one')
   }
 
-  function identify({ headers, token, urlToken }: Asking): Identity | Promise<Identity> {
-    const credential = urlToken === undefined ? (token ?? bearerOf(headers)) : jobTokenIn(urlToken)
+  function identify({
+    method,
+    route,
+    params,
+    headers,
+    token,
+    urlToken,
+  }: Asking): Identity | Promise<Identity> {
+    const credential = urlToken === undefined ? credentialIn(token, headers) : jobTokenIn(urlToken)
+    if (credential?.startsWith('qt_')) return tokens.verify(credential)
+    if (keyRing && credential?.startsWith('qk_')) return keyRing.verify(credential)
+    if (verifyJwt && credential !== null && isJwt(credential)) return verifyJwt(credential)
+    if (authorizer) {
+      const authorization = token === undefined ? headers.authorization : `Bearer ${token}`
+      const path = route.replaceAll(/:(\w+)/g, (_, name: string) => encodeURIComponent(params[name] ?? ''))
+      return authorizer.ask({
+        method,
+        path,
+        headers: { ...headers, ...(authorization && { authorization }) },
+      })
+    }
     if (credential === null) throw unauthorized('Expected the header Authorization: Bearer …', 'Bearer')
-    if (credential.startsWith('qt_')) return tokens.verify(credential)
-    if (keyRing && credential.startsWith('qk_')) return keyRing.verify(credential)
     throw unauthorized('The credentials are of no kind that this gateway knows')
   }
 }
@@ -91,7 +126,9 @@ function jobTokenIn(urlToken: unknown): string {
   throw unauthorized('Expected the token of a job in ?token=; keys belong into the header Authorization')
 }
 
-/** RFC 6750 section 2.1. */
-function bearerOf({ authorization }: IncomingHttpHeaders): string | null {
-  return /^Bearer +([\w.~+/-]+=*) *$/i.exec(authorization ?? '')?.[1] ?? null
+/** RFC 6750 section 2.1. A token of a message must be fit for a header too, as that is where it may go. */
+function credentialIn(token: string | undefined, { authorization = '' }: IncomingHttpHeaders): string | null {
+  if (token === undefined) return /^Bearer +([\w.~+/-]+=*) *$/i.exec(authorization)?.[1] ?? null
+  if (/^[\w.~+/-]+=*$/.test(token)) return token
+  throw unauthorized('The credentials are of no kind that this gateway knows')
 }

@@ -36,7 +36,8 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
   app.decorateRequest('identity', null as unknown as Identity)
 
   app.addHook('onRequest', (request, reply, done) => {
-    const { needs = admin } = request.routeOptions.config
+    const { config, url: route = '' } = request.routeOptions
+    const { needs = admin } = config
     if (needs === 'open' || request.is404) return done()
     const enter = (identity: Identity): void => {
       admit(identity, needs)
@@ -45,9 +46,10 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
       request.identity = identity
     }
     try {
-      const { method, url, headers } = request
+      const { method, headers } = request
+      const params = request.params as Record<string, string>
       const { token: urlToken } = needs.orJobToken ? (request.query as { token?: unknown }) : {}
-      const found = identify({ method, url, headers, urlToken })
+      const found = identify({ method, route, params, headers, urlToken })
       // oxlint-disable-next-line promise/no-callback-in-promise -- only a hook with a callback may be synchronous
       if (found instanceof Promise) return void found.then(enter).then(() => done(), done)
       enter(found)

@@ -31,6 +31,8 @@ const DRAIN_MS = 10_000
 
 export interface SessionParts extends CancelParts, Pick<Access, 'identify' | 'watch'> {
   readonly submit: Submit
+  /** Told of each problem that is answered with. */
+  readonly countProblem: (problem: Problem) => void
   readonly follow: Follow
 }
 
@@ -122,18 +124,22 @@ export function createSession(peer: Peer, parts: SessionParts) {
     try {
       await answer(received, identity)
     } catch (error) {
-      const problem = toProblem(error)
-      if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
-      send({ op: 'error', ref: received.ref, problem })
+      send({ op: 'error', ref: received.ref, problem: problemOf(error) })
     }
+  }
+
+  function problemOf(error: unknown): Problem {
+    const problem = toProblem(error)
+    parts.countProblem(problem)
+    if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
+    return problem
   }
 
   async function init(token: string | undefined): Promise<void> {
     try {
       identity = await parts.identify({ ...asking, token })
     } catch (error) {
-      const problem = toProblem(error)
-      if (problem.code === 'internal') log.error({ err: error }, 'a WebSocket message failed')
+      const problem = problemOf(error)
       return close(closeOf(problem), problem.message)
     }
     if (socket.readyState !== socket.OPEN) return

@@ -83,15 +83,9 @@ function serve(socket: WebSocket, request: FastifyRequest, parts: SessionParts, 
   }
   if (socket.protocol !== SUBPROTOCOL) return close('bad_message', `Expected the subprotocol ${SUBPROTOCOL}`)
 
-  const { method, url, headers, log, socket: connection } = request
-  const peer = {
-    socket,
-    connection,
-    asking: { method, url, headers },
-    close,
-    heartbeatMs: limits.heartbeatMs,
-    log,
-  }
+  const { method, headers, log, socket: connection } = request
+  const asking = { method, route: '/ws', params: {}, headers }
+  const peer = { socket, connection, asking, close, heartbeatMs: limits.heartbeatMs, log }
   const session = createSession(peer, parts)
   const initTimer = setTimeout(() => {
     if (!session.isReady()) close('no_init', `Expected init within ${limits.initMs} ms`)

@@ -28,6 +28,7 @@ async function startSockets(t: Test, limits: Partial<SocketLimits>, follow?: Fol
     identify: () => anonymous,
     watch: () => () => undefined,
     isAllowedOrigin: () => true,
+    countProblem: () => undefined,
   } as unknown as WebSocketParts
   await registerWebSocket(app, parts, { ...socketLimits, ...limits })
   t.teardown(() => app.close())
