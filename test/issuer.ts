@@ -25,7 +25,7 @@ export async function startIssuer(t: Test) {
   let asked = 0
   const url = await serve(t, (_request, response) => {
     asked++
-    if (isAway) return void response.writeHead(500).end()
+    if (isAway) response.writeHead(500)
     const shown = [...pairs].map(async ([kid, { publicKey }]) => ({ ...(await exportJWK(publicKey)), kid }))
     void Promise.all(shown).then((keys) => response.end(JSON.stringify({ keys })))
   })
