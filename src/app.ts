@@ -1,7 +1,6 @@
 import { setMaxListeners } from 'node:events'
-import { STATUS_CODES } from 'node:http'
 import accepts from '@fastify/accepts'
-import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { createAccess, type AccessParts } from './access/access.ts'
 import { registerAuthenticate } from './access/authenticate.ts'
 import { registerBrowsers } from './access/browsers.ts'
@@ -21,14 +20,7 @@ import { parseSigningKeys, type SigningKeys } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
-import {
-  problems,
-  registerProblemHandler,
-  sendProblem,
-  toProblem,
-  type Problem,
-  type ProblemCode,
-} from './errors.ts'
+import { registerProblemHandler, type Problem } from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
 import { registerGiveToken } from './give-token.ts'
@@ -39,16 +31,13 @@ import { createMetrics, registerMetrics } from './metrics.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
+import { createServer } from './server.ts'
 import type { Connect } from './store/redis/connect.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSubmit, type JudgeCallback } from './submit.ts'
 import { watch } from './watchdog.ts'
 
-const BODY_LIMIT = 1_048_576
-const REQUEST_TIMEOUT_MS = 30_000
-/** How long a connection stays open after its request was refused unread, for the client to take the answer. */
-const LINGER_MS = 1_000
 /** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
 const CONNECT_MS = 3_000
 /** How long requests and tries of webhooks under way may take once the gateway closes; the rest is made again. */
@@ -244,42 +233,6 @@ function createResultQueues(create: (queue: string) => ResultQueue) {
       for (const results of known.values()) results.close()
     },
   }
-}
-
-/** What Node's parser and its timeouts call a request that cannot be read. */
-const brokenRequests: Readonly<Record<string, ProblemCode>> = {
-  HPE_HEADER_OVERFLOW: 'headers_too_large',
-  ERR_HTTP_REQUEST_TIMEOUT: 'request_timeout',
-}
-
-function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
-  const app = Fastify({
-    ...(logger ? { loggerInstance: logger } : {}),
-    bodyLimit: BODY_LIMIT,
-    requestTimeout: REQUEST_TIMEOUT_MS,
-    // Node would swap the two if the headers' were the longer one, as is its default, and look only every 30 s.
-    http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000 },
-    // A request that comes on an open connection while the gateway closes is still answered, and the connection ended.
-    return503OnClosing: false,
-    frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
-    logController: new LogController({ disableRequestLogging: true }),
-    // A request that cannot even be read gets a problem as well.
-    clientErrorHandler(error, socket) {
-      if (!socket.writable) return
-      const code = brokenRequests[error.code ?? ''] ?? 'malformed_request'
-      const { status, title } = problems[code]
-      const body = JSON.stringify({ type: `urn:quartet:problem:${code}`, title, status, code })
-      socket.end(
-        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
-          `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-      )
-      // Who goes on sending, or never hangs up, would keep it open.
-      setTimeout(() => socket.destroy(), LINGER_MS).unref()
-    },
-  })
-  // Fastify also reads text/plain unless told otherwise; a job is JSON.
-  app.removeContentTypeParser('text/plain')
-  return app
 }
 
 async function whenReady(redis: ReturnType<Connect>, ms: number): Promise<void> {

@@ -1,4 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { redact } from './redact.ts'
 
 /**
  * Every problem that Quartet reports, by its stable `code`: the HTTP status it is answered with and its title.
@@ -109,8 +110,10 @@ export class Problem extends Error {
   toJSON(): ProblemObject {
     const detail = this.message === problems[this.code].title ? undefined : this.message
     const { errors, retryAfterS } = this.extras
+    // It may quote what came.
+    const shown = errors?.map(({ path, message }) => ({ path: redact(path), message: redact(message) }))
     return {
-      ...problemObject(this.code, detail, errors),
+      ...problemObject(this.code, detail && redact(detail), shown),
       ...(retryAfterS !== undefined && { retry_after: retryAfterS }),
     }
   }
@@ -127,7 +130,9 @@ export function registerProblemHandler(app: FastifyInstance, count: (problem: Pr
     count(problem)
     // A store that is away is reported once, by its connection; every request that finds it away is not news.
     const level = problem.code === 'internal' ? 'error' : 'debug'
-    request.log[level]({ err: problem.cause ?? problem, code: problem.code }, problem.message)
+    const { id: job_id } = (request.params ?? {}) as { readonly id?: string }
+    const about = { code: problem.code, tenant: request.identity?.tenant, job_id }
+    request.log[level]({ err: problem.cause ?? problem, ...about }, problem.message)
     return sendProblem(reply, problem)
   })
   app.setNotFoundHandler((request: FastifyRequest, reply) => {

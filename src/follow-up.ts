@@ -7,7 +7,12 @@ import type { Store } from './store/store.ts'
 export type HandOver = (id: string) => Promise<void>
 
 /** Does what changes that are in the store by now have left to do. */
-export type FollowUps = (drafts: readonly Draft[], callbacks: readonly string[]) => Promise<void>
+export type FollowUps = (
+  drafts: readonly Draft[],
+  callbacks: readonly string[],
+  /** Of the jobs that have something for their return address; without it that of their drafts. */
+  tenant?: string,
+) => Promise<void>
 
 /**
  * The writes that come after a change: the next step's queue, the callback queue, a retry that must not begin.
@@ -22,7 +27,7 @@ export function createFollowUps({
   readonly handOver: HandOver
   readonly log: FastifyBaseLogger
 }): FollowUps {
-  return async (drafts, callbacks) => {
+  return async (drafts, callbacks, tenant) => {
     const tasks = callbacks.map((id) => attempt(id, () => handOver(id)))
     for (const { record, input, followUp } of drafts) {
       const { removeFrom } = followUp
@@ -30,13 +35,14 @@ export function createFollowUps({
       if (removeFrom !== null) tasks.push(attempt(record.id, () => queues.remove(removeFrom, record.id)))
     }
     await Promise.all(tasks)
-  }
 
-  async function attempt(id: string, task: () => Promise<unknown>): Promise<void> {
-    try {
-      await task()
-    } catch (err) {
-      log.warn({ err, job_id: id }, 'left to the watchdog')
+    async function attempt(id: string, task: () => Promise<unknown>): Promise<void> {
+      try {
+        await task()
+      } catch (err) {
+        const draft = drafts.find(({ record }) => record.id === id)
+        log.warn({ err, job_id: id, tenant: tenant ?? draft?.record.tenant }, 'left to the watchdog')
+      }
     }
   }
 }

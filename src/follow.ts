@@ -15,6 +15,8 @@ const READS = 8
 
 /** One client's end of a job's journal. It gets every event after its cursor once, in order (invariants 2–4). */
 export interface Subscriber {
+  /** Whose it is, for the log. */
+  readonly tenant?: string | undefined
   /** Takes the next events. False: it is full, and calls {@link Subscription.resume} when it has room again. */
   write(events: readonly JobEvent[]): boolean
   /** For those that share a socket: whether it has room. Asked before anything is read for this one. */
@@ -191,7 +193,7 @@ export function createFollow({
       }
     } catch (err) {
       follower.live = false
-      log.warn({ err, job_id: id }, 'following is interrupted')
+      log.warn({ err, job_id: id, tenant: follower.subscriber.tenant }, 'following is interrupted')
       retryLater(id, topic, follower)
     } finally {
       follower.reading = false
@@ -232,7 +234,11 @@ export function waitFor(
   id: string,
   after: number,
   isEnough: (event: JobEvent) => boolean,
-  { waitMs, signal }: { readonly waitMs: number; readonly signal: AbortSignal },
+  {
+    waitMs,
+    signal,
+    tenant,
+  }: { readonly waitMs: number; readonly signal: AbortSignal; readonly tenant?: string },
 ): Promise<void> {
   return new Promise((resolve) => {
     const finish = () => {
@@ -243,6 +249,7 @@ export function waitFor(
     }
     const timer = setTimeout(finish, waitMs)
     const subscription = follow(id, after, {
+      tenant,
       write(events) {
         if (events.some(isEnough)) finish()
         return true

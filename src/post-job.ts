@@ -52,7 +52,7 @@ async function whenEnded(
   const { id, tenant, status, seq } = job.record
   if (isTerminal(status)) return job
   const signal = AbortSignal.any([closing, hangUp(reply, watch)])
-  await waitFor(follow, id, seq, ({ terminal }) => terminal, { waitMs: waitS * 1_000, signal })
+  await waitFor(follow, id, seq, ({ terminal }) => terminal, { waitMs: waitS * 1_000, signal, tenant })
   letGo(reply, closing)
   // Whose key was revoked meanwhile learns that the job was accepted, and nothing more.
   if (signal.reason instanceof Problem) return job

@@ -1,12 +1,13 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { AddressInfo } from 'node:net'
-import { pino, type Logger } from 'pino'
+import type { Logger } from 'pino'
 import { startSampleWorkers } from '../workers/start.ts'
 import { buildApp } from './app.ts'
 import { readCatalog } from './catalog.ts'
 import { readConfig, type Config } from './config.ts'
 import { generateSecret } from './deliver/signature.ts'
+import { createLog } from './log.ts'
 import { PRIVATE_DIR, startPrivateRedis, type PrivateRedis } from './store/private-redis.ts'
 import { createConnect } from './store/redis/connect.ts'
 
@@ -19,7 +20,7 @@ const GRACE_MS = 9_500
 export async function start(): Promise<void> {
   const given = readConfig()
   const catalog = readCatalog(given.catalogPath)
-  const log = pino({ level: given.logLevel })
+  const log = createLog(given.logLevel)
   const closers: (() => Promise<unknown>)[] = []
   const close = createClose(closers, log)
   process.once('SIGTERM', close)

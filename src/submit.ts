@@ -53,7 +53,7 @@ export interface Submitted {
  *   `queue_full`; the driver's error when the store is away
  */
 export type Submit = (
-  identity: Pick<Identity, 'tenant' | 'types'>,
+  identity: Pick<Identity, 'id' | 'tenant' | 'types'>,
   body: unknown,
   idempotencyKey: string | null,
   isFollowed?: boolean,
@@ -80,6 +80,8 @@ export function createSubmit(parts: SubmitParts): Submit {
     const addition = intake && queues.additionOf(job.record)
     const submitted = await (intake && addition ? acceptAtOnce(intake, job, addition) : acceptFirst(job))
     if (!submitted.replayed) metrics.accepted.inc({ type: type.name })
+    const { id: job_id } = submitted.job.record
+    log.debug({ job_id, tenant, type: type.name, by: identity.id }, 'a job was accepted')
     return submitted
   }
 
@@ -160,7 +162,7 @@ export function createSubmit(parts: SubmitParts): Submit {
   function promised({ record, callback, event }: NewJob): Submitted {
     if (!parts.knownJobs?.get(record.id)) parts.knownJobs?.put({ record, version: 1, input: null })
     const isHeard = callback?.events?.some((type) => type === '*' || type === 'job.queued') ?? false
-    if (isHeard) void followUps([], [record.id])
+    if (isHeard) void followUps([], [record.id], record.tenant)
     return { job: { record, text: dataOf(event) }, replayed: false, first: toEvent(event) }
   }
 
@@ -178,7 +180,7 @@ export function createSubmit(parts: SubmitParts): Submit {
       const isOut = !mayBeEnqueued || (await queues.remove(record.route[0] ?? '', record.id))
       if (isOut) await store.withdraw(record)
     } catch (err) {
-      log.debug({ err, job_id: record.id }, 'a refused job could not be withdrawn')
+      log.debug({ err, job_id: record.id, tenant: record.tenant }, 'a refused job could not be withdrawn')
     }
   }
 }

@@ -59,7 +59,7 @@ async function look(parts: WatchdogParts, id: string, job: Stored | null): Promi
     if (isTerminal(job.record.status)) return await settle(parts, job.record)
     await reconcile(parts, job)
   } catch (err) {
-    log.warn({ err, job_id: id }, 'a job could not be checked; it stays due')
+    log.warn({ err, job_id: id, tenant: job?.record.tenant }, 'a job could not be checked; it stays due')
   }
 }
 
@@ -104,8 +104,11 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
     now: store.now(),
   })
   if (verdict !== 'healthy' && verdict !== 'end') {
-    metrics.repairs.inc({ verdict: typeof verdict === 'string' ? verdict : verdict.kind })
-    log.warn({ job_id: id, queue, truth, verdict }, 'repairing a job')
+    const kind = typeof verdict === 'string' ? verdict : verdict.kind
+    metrics.repairs.inc({ verdict: kind })
+    // Not the whole truth, in which is what the job came to.
+    const { tenant } = record
+    log.warn({ job_id: id, tenant, queue, state: truth.state, verdict: kind }, 'repairing a job')
   }
   if (verdict === 'enqueue') {
     await queues.enqueue(record, job.input ?? 'null')

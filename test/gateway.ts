@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net'
 import { Worker, type Processor, type WorkerOptions } from 'bullmq'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { buildApp } from '../src/app.ts'
 import { parseCatalog } from '../src/catalog.ts'
@@ -25,6 +25,12 @@ export interface TestGateway {
   post(body: unknown, headers?: Record<string, string>): Promise<Response>
 }
 
+export interface GatewayOptions {
+  redis?: TestRedis
+  env?: Record<string, string>
+  logger?: FastifyBaseLogger | false
+}
+
 /**
  * Starts a gateway that listens on a free port of 127.0.0.1, and ends it when the test ends.
  *
@@ -34,7 +40,7 @@ export interface TestGateway {
 export async function startGateway(
   t: Test,
   types: Record<string, unknown>,
-  { redis: shared, env = {} }: { redis?: TestRedis; env?: Record<string, string> } = {},
+  { redis: shared, env = {}, logger = false }: GatewayOptions = {},
 ): Promise<TestGateway> {
   const redis = shared ?? (await startRedis(t))
   const secret = generateSecret()
@@ -50,7 +56,7 @@ export async function startGateway(
     catalog: parseCatalog({ types }),
     // Connections break when a test stops its Redis.
     connect: createConnect(redis.url, () => undefined),
-    logger: false,
+    logger,
   })
   t.teardown(() => app.close())
   await app.listen({ port: 0, host: '127.0.0.1' })

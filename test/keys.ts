@@ -5,7 +5,7 @@ import { scopes } from '../src/access/identity.ts'
 import type { ApiKeys } from '../src/store/api-keys.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
-import { startGateway, type TestGateway } from './gateway.ts'
+import { startGateway, type GatewayOptions, type TestGateway } from './gateway.ts'
 import type { TestRedis } from './helper.ts'
 
 /** A gateway that asks for keys, and whoever gives them out. */
@@ -21,7 +21,7 @@ export interface KeyedGateway extends TestGateway {
 export async function startKeyedGateway(
   t: Test,
   types: Record<string, unknown>,
-  options: { redis?: TestRedis; env?: Record<string, string> } = {},
+  options: GatewayOptions = {},
 ): Promise<KeyedGateway> {
   const gateway = await startGateway(t, types, {
     ...options,

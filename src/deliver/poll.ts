@@ -37,6 +37,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
     await waitFor(parts.follow, job.record.id, cursor, ({ seq }) => seq > cursor, {
       waitMs: waitS * 1_000,
       signal,
+      tenant: request.identity.tenant,
     })
     letGo(reply, parts.closing)
     if (signal.reason instanceof Problem) throw signal.reason

@@ -63,6 +63,7 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
     open(reply, format, id, after, known = []) {
       reply.hijack()
       const response = reply.raw
+      const { identity } = reply.request
       // Who hung up meanwhile does so no second time: nothing would ever stop following.
       if (response.destroyed) return
       // Its request was still being answered when the others were ended, and nobody looks at its connection any more.
@@ -75,7 +76,7 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
         response,
         format,
         known,
-        (subscriber) => follow(id, known.at(-1)?.seq ?? after, subscriber),
+        (subscriber) => follow(id, known.at(-1)?.seq ?? after, { ...subscriber, tenant: identity.tenant }),
         limits,
         () => {
           endings.delete(stop)
@@ -83,7 +84,7 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
         },
       )
       endings.add(stop)
-      const unwatch = watch(reply.request.identity, stop)
+      const unwatch = watch(identity, stop)
       if (isEnding) stop()
     },
     endAll() {

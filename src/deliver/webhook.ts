@@ -114,7 +114,7 @@ export function startWebhooks(parts: WebhookParts): Webhooks {
 
 async function deliver(parts: WebhookParts, claim: Claim, closing: AbortSignal): Promise<void> {
   const { store, metrics, log } = parts
-  const { id, seq } = claim
+  const { id, tenant, seq } = claim
   try {
     const at = store.now()
     const settlement = await attempt(parts, claim, at).catch((error: unknown) => {
@@ -123,12 +123,12 @@ async function deliver(parts: WebhookParts, claim: Claim, closing: AbortSignal):
     })
     if (settlement.record.outcome === 'dead') {
       metrics.deadLetters.inc()
-      log.warn({ job_id: id, seq, ...settlement.record }, 'a delivery is dead')
+      log.warn({ job_id: id, tenant, seq, ...settlement.record }, 'a delivery is dead')
     }
     await insist(() => store.deliveries.settle(claim, settlement), closing)
   } catch (err) {
     // The claim runs out, and the event is delivered again, under the same id.
-    log.warn({ err, job_id: id, seq }, 'a delivery could not be recorded; it is made again')
+    log.warn({ err, job_id: id, tenant, seq }, 'a delivery could not be recorded; it is made again')
   }
 }
 

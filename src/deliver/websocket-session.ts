@@ -209,6 +209,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
     if (socket.readyState !== socket.OPEN) return
     subscriptions.get(id)?.stop()
     const subscription = parts.follow(id, after, {
+      tenant: identity?.tenant,
       write(events) {
         sendEvents(events)
         return hasRoom()

@@ -12,6 +12,7 @@ import {
   type StreamLimits,
 } from '../../src/deliver/stream.ts'
 import type { Subscriber } from '../../src/follow.ts'
+import { anonymous } from '../../src/access/identity.ts'
 import { toEvent, type JobEvent } from '../../src/messages.ts'
 import { createInbox, eventsIn, parse, piecesOf } from './clients.ts'
 
@@ -34,6 +35,7 @@ async function startStreams(t: Test, limits: Partial<StreamLimits>, before?: () 
     { ...streamLimits, ...limits },
   )
   const app = Fastify()
+  app.decorateRequest('identity', { getter: () => anonymous })
   const serve = (path: string, format: StreamFormat) =>
     app.get(path, async (_request, reply) => {
       await before?.()
