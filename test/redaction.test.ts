@@ -86,7 +86,8 @@ t.test('whatever is sent, and whatever goes wrong, no secret of it is shown or k
   ]
 
   const answers: string[] = []
-  const ask = async (path: string, init: RequestInit = {}) => {
+  type Init = { method?: string; headers?: Record<string, string>; body?: string }
+  const ask = async (path: string, init: Init = {}) => {
     const response = await fetch(gateway.url + path, {
       ...init,
       headers: { ...owner.headers, ...init.headers },
@@ -129,7 +130,7 @@ t.test('whatever is sent, and whatever goes wrong, no secret of it is shown or k
       { 'x-request-id': secret },
       { 'if-none-match': secret },
     ]
-    for (const headers of named) await ask(`${job.links.events}`, { headers })
+    for (const headers of named) await ask(job.links.events, { headers })
     await post('/jobs', { type: secret })
     await post('/jobs', { type: 'idle', [secret]: secret })
     await post('/jobs', { type: 'idle', priority: secret, metadata: { [secret]: 1 } })
