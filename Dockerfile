@@ -15,7 +15,7 @@ WORKDIR /app
 COPY --from=build /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 COPY package.json quartet.config.json ./
-# Every address of the container: the gateway refuses that without API keys, unless QUARTET_ALLOW_ANONYMOUS=1 says
+# Every address of the container: the gateway refuses that without QUARTET_AUTH, unless QUARTET_ALLOW_ANONYMOUS=1 says
 # that whoever can reach the published port may use it.
 ENV NODE_ENV=production HOST=0.0.0.0
 EXPOSE 3000

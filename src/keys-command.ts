@@ -1,11 +1,11 @@
-import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { createApiKey, idOfKey } from './access/api-key.ts'
 import { isScope, isTenant, scopes, type Scope } from './access/identity.ts'
 import { readStoreConfig } from './config.ts'
 import type { ApiKey, ApiKeys } from './store/api-keys.ts'
 import { joinPrivateRedis, PRIVATE_DIR } from './store/private-redis.ts'
-import { createConnect, type Client } from './store/redis/connect.ts'
+import { createConnect } from './store/redis/connect.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 
@@ -18,7 +18,7 @@ Scopes: ${scopes.join(', ')}. With --type only jobs of those types may be submit
 <when> is a time such as 2031-01-31T12:00:00Z, or hours or days from now: 12h, 90d.
 The store is that of the gateways: REDIS_URL, or else the private Redis of this folder.`
 
-const CONNECT_MS = 5_000
+const CONNECT_MS = 3_000
 
 /** A command cannot be carried out. The message is for whoever gave it. */
 export class CommandError extends Error {
@@ -37,24 +37,21 @@ export async function runKeys([action, ...args]: readonly string[]): Promise<voi
   const command = read(action, args)
   const { redisUrl, waitReplicas } = readStoreConfig()
   const privateRedis = redisUrl === null ? await joinPrivateRedis({ dir: PRIVATE_DIR }) : null
-  const connect = createConnect(redisUrl ?? privateRedis?.url ?? '', () => undefined)
+  let trouble = 'nothing'
+  const connect = createConnect(redisUrl ?? privateRedis?.url ?? '', (error) => (trouble = String(error)))
   const redis = connect('command')
   const store = createRedisStore(redis, connect, { replicate: createReplicate(redis, waitReplicas) })
   try {
-    if (redis.status !== 'ready') await whenReady(redis)
+    await Promise.race([
+      new Promise((resolve) => redis.once('ready', resolve)),
+      delay(CONNECT_MS, undefined, { ref: false }),
+    ])
+    if (redis.status !== 'ready') throw new CommandError(`Expected Redis to answer, got ${trouble}`)
     await command(store.apiKeys)
   } finally {
     await store.close()
     redis.disconnect()
     await privateRedis?.stop()
-  }
-}
-
-async function whenReady(redis: Client): Promise<void> {
-  try {
-    await once(redis, 'ready', { signal: AbortSignal.timeout(CONNECT_MS) })
-  } catch (cause) {
-    throw new CommandError(`Expected Redis to answer, got ${String(cause)}`, { cause })
   }
 }
 

@@ -13,7 +13,7 @@ import { findFreePort, spawnProcess, startRedis } from './helper.ts'
  */
 
 interface Block {
-  /** `start`, `test`, `own`, or '' for a command of a second terminal. */
+  /** `start`, `test`, `own`, `keys`, or '' for a command of a second terminal. */
   readonly kind: string
   readonly command: string
   /** The `text` block behind it, null without one. */
@@ -71,20 +71,26 @@ t.test('every command prints what the README shows', async (t) => {
   await gateway.exited
 })
 
-t.test('a worker of one’s own is put behind the gateway as the README says', async (t) => {
-  const cwd = copyProject(t)
-  const redis = await startRedis(t)
-  const port = await findFreePort()
-  for (const { command, shown } of blocks.filter(({ kind }) => kind === 'own')) {
+for (const [what, kind, itsPort] of [
+  ['a worker of one’s own is put behind the gateway', 'own', '3001'],
+  ['others are let in', 'keys', '3002'],
+] as const) {
+  t.test(`${what} as the README says`, async (t) => {
+    const cwd = copyProject(t)
+    const redis = await startRedis(t)
+    const port = await findFreePort()
+    const [block] = blocks.filter((each) => each.kind === kind)
+    const { command = '', shown = null } = block ?? {}
     const own = command
       .replaceAll('redis://127.0.0.1:6379', redis.url)
-      .replaceAll('3001', String(port))
+      .replaceAll(itsPort, String(port))
       // The gateway's own output is not what the command is about.
       .replaceAll('npm start &', 'npm start >/dev/null 2>&1 &')
     const [printed = ''] = await runAll([own], { cwd, env: {} })
+    t.match(printed, '"status":"completed"')
     check(t, command, shown, printed)
-  }
-})
+  })
+}
 
 /** Runs commands one after another in one shell, as in a terminal. @returns what each printed */
 async function runAll(

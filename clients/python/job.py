@@ -7,6 +7,10 @@ import urllib.error
 import urllib.request
 
 BASE_URL = os.environ.get("QUARTET_URL", "http://127.0.0.1:3000")
+# Where the gateway asks for one.
+KEY = os.environ.get("QUARTET_KEY")
+# Who we are, for every call.
+CREDENTIALS = {"authorization": f"Bearer {KEY}"} if KEY else {}
 
 ORDER = {
     "order_id": "A-1",
@@ -27,7 +31,7 @@ def post_job(headers=None, callback=None):
     request = urllib.request.Request(
         f"{BASE_URL}/jobs",
         data=json.dumps({**JOB_REQUEST, **(callback or {})}).encode(),
-        headers={"content-type": "application/json", **(headers or {})},
+        headers={**CREDENTIALS, "content-type": "application/json", **(headers or {})},
     )
     try:
         return urllib.request.urlopen(request, timeout=60)

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 
-from job import BASE_URL, TERMINAL, describe_progress, fail, finish, post_job, print_line
+from job import BASE_URL, CREDENTIALS, TERMINAL, describe_progress, fail, finish, post_job, print_line
 
 
 def main():
@@ -25,7 +25,7 @@ def main():
 def poll(job):
     """The job once it has changed, or as it was when 20 s have passed or the gateway cannot tell."""
     url = f"{BASE_URL}{job['links']['self']}?after={job['seq']}"
-    request = urllib.request.Request(url, headers={"prefer": "wait=20"})
+    request = urllib.request.Request(url, headers={**CREDENTIALS, "prefer": "wait=20"})
     try:
         return json.load(urllib.request.urlopen(request, timeout=60))
     except urllib.error.HTTPError as error:

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-from job import BASE_URL, fail, final_job, finish, post_job, print_event
+from job import BASE_URL, CREDENTIALS, fail, final_job, finish, post_job, print_event
 
 
 def main():
@@ -24,7 +24,8 @@ def main():
 
 
 def resume(url, seq):
-    request = urllib.request.Request(url, headers={"accept": "text/event-stream", "last-event-id": str(seq)})
+    headers = {**CREDENTIALS, "accept": "text/event-stream", "last-event-id": str(seq)}
+    request = urllib.request.Request(url, headers=headers)
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:

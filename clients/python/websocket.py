@@ -8,7 +8,7 @@ import time
 import uuid
 
 from frames import Closed, close, connect, messages, send
-from job import BASE_URL, JOB_REQUEST, fail, final_job, finish, print_event
+from job import BASE_URL, JOB_REQUEST, KEY, fail, final_job, finish, print_event
 
 SUBMIT = {"op": "submit", "ref": 1, "job": JOB_REQUEST, "idempotency_key": str(uuid.uuid4())}
 
@@ -30,7 +30,7 @@ def main():
 def converse(state):
     """One connection, from its handshake to the job's end; what has to outlive it is in `state`."""
     connection = connect(f"{BASE_URL}/ws", "quartet.v1")
-    send(connection, json.dumps({"op": "init"}))
+    send(connection, json.dumps({"op": "init", **({"token": KEY} if KEY else {})}))
     for text in messages(connection):
         frame = json.loads(text)
         if frame["op"] == "ready":

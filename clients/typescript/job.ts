@@ -39,6 +39,10 @@ type Described =
 export type JobEvent = Described & { seq: number; timestamp: string; job_id: string; status: Job['status'] }
 
 export const baseUrl = process.env['QUARTET_URL'] ?? 'http://127.0.0.1:3000'
+/** Where the gateway asks for one. */
+export const key = process.env['QUARTET_KEY']
+/** Who we are, for every call. */
+export const credentials: Record<string, string> = key ? { authorization: `Bearer ${key}` } : {}
 
 const order = {
   order_id: 'A-1',
@@ -61,7 +65,7 @@ export async function postJob(
 ): Promise<Response> {
   const response = await fetch(new URL('/jobs', baseUrl), {
     method: 'POST',
-    headers: { 'content-type': 'application/json', ...headers },
+    headers: { ...credentials, 'content-type': 'application/json', ...headers },
     body: JSON.stringify({ ...jobRequest, ...callback }),
   }).catch(({ cause }: Error) => {
     console.error(`${baseUrl}: ${String(cause)}`)

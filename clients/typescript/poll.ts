@@ -3,7 +3,16 @@
  * something new, so that this costs a request per change at most, and none in between.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { baseUrl, describeProgress, fail, finish, isTerminal, postJob, printLine } from './job.ts'
+import {
+  baseUrl,
+  credentials,
+  describeProgress,
+  fail,
+  finish,
+  isTerminal,
+  postJob,
+  printLine,
+} from './job.ts'
 import type { Job, Problem } from './job.ts'
 
 let job = (await (await postJob()).json()) as Job
@@ -18,7 +27,7 @@ finish(job)
 /** The job once it has changed, or as it was when 20 s have passed or the gateway cannot tell. */
 async function poll(job: Job): Promise<Job> {
   const url = new URL(`${job.links.self}?after=${job.seq}`, baseUrl)
-  const response = await fetch(url, { headers: { prefer: 'wait=20' } }).catch(() => null)
+  const response = await fetch(url, { headers: { ...credentials, prefer: 'wait=20' } }).catch(() => null)
   const body: unknown = await response?.json().catch(() => null)
   if (response?.ok && body) return body as Job
   if (response && body && response.status < 500) fail(body as Problem)

@@ -3,7 +3,7 @@
  * last one seen; nothing is lost or told twice. (In a browser, EventSource does the second half by itself.)
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { baseUrl, fail, finalJob, finish, postJob, printEvent } from './job.ts'
+import { baseUrl, credentials, fail, finalJob, finish, postJob, printEvent } from './job.ts'
 import type { Job, JobEvent, Problem } from './job.ts'
 
 let seq = 0
@@ -21,7 +21,7 @@ while (!job) {
 finish(job)
 
 async function resume(): Promise<Job | undefined> {
-  const headers = { accept: 'text/event-stream', 'last-event-id': String(seq) }
+  const headers = { ...credentials, accept: 'text/event-stream', 'last-event-id': String(seq) }
   const response = await fetch(eventsUrl, { headers }).catch(() => undefined)
   if (!response || response.status >= 500) return undefined
   if (!response.ok) fail((await response.json()) as Problem)

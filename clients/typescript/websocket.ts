@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { WebSocket } from 'ws'
-import { baseUrl, fail, finalJob, finish, jobRequest, printEvent } from './job.ts'
+import { baseUrl, fail, finalJob, finish, jobRequest, key, printEvent } from './job.ts'
 import type { Job, JobEvent, Problem } from './job.ts'
 
 type Frame =
@@ -28,7 +28,7 @@ function connect(): void {
   // The gateway pings. When two in a row are missing, the connection is lost, though nobody said so.
   const silence = setTimeout(() => socket.terminate(), 60_000)
 
-  socket.on('open', () => socket.send(JSON.stringify({ op: 'init' })))
+  socket.on('open', () => socket.send(JSON.stringify({ op: 'init', ...(key && { token: key }) })))
   socket.on('ping', () => silence.refresh())
   socket.on('message', (data: Buffer) => receive(socket, JSON.parse(data.toString()) as Frame))
   socket.on('error', ({ message }) => console.error(message))

@@ -259,3 +259,18 @@ function writesRaw(connection: Redis): Redis {
   }
   return connection
 }
+
+t.test(
+  'every answer has a request id: the client’s own, if it is fit to be kept, or a new one',
+  async (t) => {
+    const idOf = async (path: string, headers: Record<string, string> = {}) =>
+      (await get(gateway, path, headers)).headers.get('x-request-id') ?? ''
+    const made = await Promise.all(['/jobs', '/livez', '/nowhere', '/jobs/x'].map((path) => idOf(path)))
+    for (const id of made) t.match(id, /^[0-9a-f-]{36}$/)
+    t.equal(new Set(made).size, made.length)
+    for (const id of ['req-1', 'a:b_c.D', 'x'.repeat(128)])
+      t.equal(await idOf('/jobs', { 'x-request-id': id }), id)
+    for (const id of ['', 'a b', 'x'.repeat(129), '{"a":1}', 'é'])
+      t.match(await idOf('/jobs', { 'x-request-id': id }), /^[0-9a-f-]{36}$/)
+  },
+)
