@@ -1,8 +1,11 @@
 import t from 'tap'
 import type { Scope } from '../../src/access/identity.ts'
+import { createLog } from '../../src/log.ts'
+import { startGateway } from '../gateway.ts'
 import { startKeyedGateway, withKey } from '../keys.ts'
 import {
   cancel,
+  createInbox,
   ended,
   exchange,
   get,
@@ -215,6 +218,45 @@ t.test('with the scopes for it every mode works', async (t) => {
   const idle = await submit(everything, { type: 'idle' })
   t.equal((await cancel(everything, idle.job_id)).status, 200)
 })
+
+t.test('who was kept out is counted, and only whoever may read the metrics sees it', async (t) => {
+  await get(gateway, '/jobs')
+  const metrics = await (await get(await gateway.as({ scopes: ['admin'] }), '/metrics')).text()
+  for (const code of ['unauthorized', 'missing_scope', 'type_not_allowed'])
+    t.match(metrics, new RegExp(`^quartet_problems_total\\{code="${code}"\\} [1-9]`, 'm'))
+})
+
+t.test(
+  'where everybody is let in credentials are not looked at, and the log says that there are keys',
+  async (t) => {
+    const said = createInbox<string>()
+    const destination = { write: (line: string) => said.push(line) }
+    const open = await startGateway(
+      t,
+      { idle: { steps: ['idle'] } },
+      {
+        redis: gateway.redis,
+        logger: createLog('warn', destination),
+      },
+    )
+    t.match(await said.next(), 'without QUARTET_AUTH=keys nobody is asked for one')
+    for (const headers of [{}, { authorization: 'Bearer qk_x' }, everything.headers] as Record<
+      string,
+      string
+    >[]) {
+      const job = await submit({ ...open, post: (body) => open.post(body, headers) }, { type: 'idle' })
+      await isProblem(t, await get(everything, job.links.self), 'not_found')
+      t.equal(
+        (await get(open, `${job.links.self}?token=x`, headers)).status,
+        200,
+        'it is of the tenant default',
+      )
+    }
+    const { send, frame } = await openSocket(t, open.url, { token: 'whatever' })
+    send({ op: 'ping' })
+    t.match(await frame(), { op: 'pong' })
+  },
+)
 
 function tokenOf({ authorization = '' }: Readonly<Record<string, string>>): string {
   return authorization.slice('Bearer '.length)
