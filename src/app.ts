@@ -8,6 +8,7 @@ import { createBacklogs } from './backlog.ts'
 import { startHttpSteps, type HttpSteps } from './call/http-steps.ts'
 import type { Catalog } from './catalog.ts'
 import { registerChangeJob } from './change-job.ts'
+import type { JudgeCallback } from './check-request.ts'
 import { collect } from './collect.ts'
 import type { Config } from './config.ts'
 import { registerDeliveries } from './deliver/deliveries.ts'
@@ -28,16 +29,18 @@ import { registerHealth } from './health.ts'
 import { createKnownJobs } from './known-jobs.ts'
 import { createMembership, nameNode } from './membership.ts'
 import { createMetrics, registerMetrics } from './metrics.ts'
+import { registerPostBatch } from './post-batch.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
-import { createServer } from './server.ts'
+import { BODY_LIMIT, createServer } from './server.ts'
 import type { Connect } from './store/redis/connect.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
-import { createSubmit, type JudgeCallback } from './submit.ts'
+import { createSubmit } from './submit.ts'
 import { watch } from './watchdog.ts'
 
+const BATCH_BODY_LIMIT = 8 * BODY_LIMIT
 /** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
 const CONNECT_MS = 3_000
 /** How long requests and tries of webhooks under way may take once the gateway closes; the rest is made again. */
@@ -177,6 +180,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       isAuthorizerAway: () => access.isAuthorizerAway(),
     })
     registerPostJob(app, parts)
+    registerPostBatch(app, { ...parts, bodyLimit: BATCH_BODY_LIMIT })
     registerPoll(app, parts)
     registerEvents(app, parts)
     registerChangeJob(app, parts)

@@ -6,7 +6,7 @@ import { invalid, Problem } from './errors.ts'
 import { findJob } from './find-job.ts'
 import { ignoreBody } from './ignore-body.ts'
 import { callbackRequestSchema, isTerminal, type CallbackRequest } from './messages.ts'
-import type { JudgeCallback } from './submit.ts'
+import type { JudgeCallback } from './check-request.ts'
 
 export interface ChangeJobParts extends CancelParts {
   readonly judgeCallback: JudgeCallback

@@ -50,6 +50,15 @@ export interface JobRequest {
   readonly metadata?: Readonly<Record<string, string>>
 }
 
+/** How many jobs a batch may have. */
+const MAX_BATCH = 1_000
+
+/** The body of POST /jobs/batch. */
+export interface BatchRequest {
+  /** Each a {@link JobRequest}, and maybe an `idempotency_key`. */
+  readonly jobs: readonly unknown[]
+}
+
 /** The body of PUT /jobs/{id}/callback. */
 export interface CallbackRequest {
   readonly callback_url: string
@@ -103,6 +112,14 @@ export const jobRequestSchema = {
       else: maxMetadata,
     },
   },
+} as const
+
+/** JSON Schema 2020-12 of {@link BatchRequest}; each job is judged by itself. */
+export const batchRequestSchema = {
+  type: 'object',
+  required: ['jobs'],
+  additionalProperties: false,
+  properties: { jobs: { type: 'array', minItems: 1, maxItems: MAX_BATCH } },
 } as const
 
 /** JSON Schema 2020-12 of {@link CallbackRequest}. */

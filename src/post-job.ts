@@ -25,7 +25,7 @@ export function registerPostJob(app: FastifyInstance, parts: PostJobParts): void
     const waitS = preferredWait(request)
     const key = request.headers['idempotency-key']
     const isFollowed = representation !== 'json' || waitS !== null
-    const { job, replayed, first } = await submit(
+    const { job, replayed, first } = await submit.one(
       request.identity,
       request.body,
       key === undefined ? null : String(key),

@@ -8,7 +8,7 @@ import Fastify, {
 } from 'fastify'
 import { problems, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 
-const BODY_LIMIT = 1_048_576
+export const BODY_LIMIT = 1_048_576
 const REQUEST_TIMEOUT_MS = 30_000
 /** How long a connection stays open after its request was refused unread, for the client to take the answer. */
 const LINGER_MS = 1_000

@@ -1,20 +1,22 @@
-import { createHash, randomBytes, randomInt } from 'node:crypto'
-import { v7 as uuidv7 } from 'uuid'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
-import { demandType, type Identity } from './access/identity.ts'
+import type { Identity } from './access/identity.ts'
 import type { Backlogs } from './backlog.ts'
-import { createAjv, toViolations, type Catalog, type JobType } from './catalog.ts'
-import { invalid, Problem, type Violation } from './errors.ts'
+import type { Catalog } from './catalog.ts'
+import { createCheckRequest, type Checked, type JudgeCallback } from './check-request.ts'
+import { Problem } from './errors.ts'
 import type { FollowUps } from './follow-up.ts'
-import { dataOf, eventText, jobText } from './job.ts'
+import { dataOf } from './job.ts'
 import type { KnownJobs } from './known-jobs.ts'
-import { jobRequestSchema, toEvent, type JobEvent, type JobRecord, type JobRequest } from './messages.ts'
+import { toEvent, type JobEvent } from './messages.ts'
 import type { Metrics } from './metrics.ts'
+import { createMakeJob } from './new-job.ts'
 import type { Queues } from './queues.ts'
 import type { Addition, Intake } from './store/redis/intake.ts'
 import type { Accepted, JobView, NewJob, Store } from './store/store.ts'
 
-const IDEMPOTENCY_KEEP_MS = 86_400_000
+/** How many requests of one batch are judged before others have their turn. */
+const SLICE = 50
 
 export interface SubmitParts {
   readonly store: Store
@@ -31,9 +33,6 @@ export interface SubmitParts {
   readonly intake: Intake | null
 }
 
-/** Why a tenant cannot use a `callback_url`, null if it can. */
-export type JudgeCallback = (tenant: string, url: string) => Promise<string | null>
-
 export interface Submitted {
   readonly job: JobView
   /** An earlier request with the same idempotency key and body made this job. */
@@ -42,77 +41,88 @@ export interface Submitted {
   readonly first: JobEvent | null
 }
 
-/**
- * Accepts a job: validates the request, stores the job and puts it into its first queue. When it resolves, the job is
- * a promise (invariant 1).
- *
- * @param body the parsed JSON of the request
- * @param idempotencyKey as the client sent it
- * @param isFollowed whether whoever asks is about to follow the job: false without it
- * @throws Problem `type_not_allowed`, `invalid` with every violation, `malformed_request`, `idempotency_mismatch`,
- *   `queue_full`; the driver's error when the store is away
- */
-export type Submit = (
-  identity: Pick<Identity, 'id' | 'tenant' | 'types'>,
-  body: unknown,
-  idempotencyKey: string | null,
-  isFollowed?: boolean,
-) => Promise<Submitted>
+/** Whoever submits, as far as it matters here. */
+type Submitter = Pick<Identity, 'id' | 'tenant' | 'types'>
+
+/** Accepts jobs: validates the requests, stores the jobs and puts them into their first queues. */
+export interface Submit {
+  /**
+   * When it resolves, the job is a promise (invariant 1).
+   *
+   * @param body the parsed JSON of the request
+   * @param idempotencyKey as the client sent it
+   * @param isFollowed whether whoever asks is about to follow the job: false without it
+   * @throws Problem `type_not_allowed`, `invalid` with every violation, `malformed_request`, `idempotency_mismatch`,
+   *   `queue_full`; the driver's error when the store is away
+   */
+  one(
+    submitter: Submitter,
+    body: unknown,
+    idempotencyKey: string | null,
+    isFollowed?: boolean,
+  ): Promise<Submitted>
+  /**
+   * Each as if it came alone, in this order: in one go to the store and to each queue.
+   * @returns what became of each
+   */
+  many(submitter: Submitter, requests: readonly Requested[]): Promise<PromiseSettledResult<Submitted>[]>
+}
+
+/** What one item of a batch asks for. */
+export interface Requested {
+  readonly body: unknown
+  readonly idempotencyKey: string | null
+}
 
 export function createSubmit(parts: SubmitParts): Submit {
   const { store, queues, catalog, followUps, log, judgeCallback, backlogs, metrics, intake } = parts
-  const validate = createAjv().compile<JobRequest>(jobRequestSchema)
-  const nextId = createIds()
+  const check = createCheckRequest(catalog)
+  const makeJob = createMakeJob(store.now)
 
-  return async (identity, body, idempotencyKey, isFollowed = false) => {
-    const { tenant } = identity
-    if (idempotencyKey !== null && !/^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) {
-      throw new Problem(
-        'malformed_request',
-        'Expected an Idempotency-Key of 1 to 255 printable ASCII characters',
+  return {
+    async one(submitter, body, idempotencyKey, isFollowed = false) {
+      demandKey(idempotencyKey)
+      const checked = await check(submitter, body, judgeCallback)
+      return accept(submitter, checked, idempotencyKey, isFollowed)
+    },
+
+    async many(submitter, requests) {
+      const judge = askOnce(judgeCallback)
+      const checking: Promise<PromiseSettledResult<Checked>>[] = []
+      for (const { body, idempotencyKey } of requests) {
+        if (checking.length % SLICE === SLICE - 1) await turn()
+        checking.push(
+          settled(async () => {
+            demandKey(idempotencyKey)
+            return check(submitter, body, judge)
+          }),
+        )
+      }
+      const all = await Promise.all(checking)
+      // From here on all go within one turn of the loop, which keeps them together and in order.
+      return Promise.all(
+        all.map(async (checked, index) =>
+          checked.status === 'rejected'
+            ? checked
+            : settled(() => accept(submitter, checked.value, requests[index]?.idempotencyKey ?? null)),
+        ),
       )
-    }
-    const { type: name } = (body ?? {}) as Partial<JobRequest>
-    if (typeof name === 'string') demandType(identity, name)
-    const { request, type } = await check(tenant, body)
-    const now = store.now()
-    const job = { ...toNewJob(tenant, request, type, idempotencyKey, { id: nextId(now), now }), isFollowed }
-    const addition = intake && queues.additionOf(job.record)
-    const submitted = await (intake && addition ? acceptAtOnce(intake, job, addition) : acceptFirst(job))
-    if (!submitted.replayed) metrics.accepted.inc({ type: type.name })
-    const { id: job_id } = submitted.job.record
-    log.debug({ job_id, tenant, type: type.name, by: identity.id }, 'a job was accepted')
-    return submitted
+    },
   }
 
-  /** Every violation is reported, those of the envelope, of the input and of the return address together. */
-  async function check(tenant: string, body: unknown): Promise<{ request: JobRequest; type: JobType }> {
-    const violations: Violation[] = validate(body) ? [] : toViolations(validate.errors ?? [])
-    const {
-      type: name,
-      input = null,
-      callback_url: url,
-      delay_ms,
-      deadline_ms,
-    } = (body ?? {}) as Partial<JobRequest>
-    const type = typeof name === 'string' ? catalog.types.get(name) : undefined
-    if (type) {
-      violations.push(
-        ...type.violations(input).map(({ path, message }) => ({ path: `/input${path}`, message })),
-      )
-    } else if (typeof name === 'string') {
-      violations.push({ path: '/type', message: `must be one of ${[...catalog.types.keys()].join(', ')}` })
-    }
-    const areTimes = !violations.some(({ path }) => path === '/delay_ms' || path === '/deadline_ms')
-    if (areTimes && deadline_ms !== undefined && deadline_ms <= (delay_ms ?? 0)) {
-      violations.push({ path: '/deadline_ms', message: 'must be longer than delay_ms' })
-    }
-    if (typeof url === 'string') {
-      const reason = await judgeCallback(tenant, url)
-      if (reason !== null) violations.push({ path: '/callback_url', message: reason })
-    }
-    if (violations.length > 0 || !type) throw invalid(violations)
-    return { request: body as JobRequest, type }
+  async function accept(
+    { id: by, tenant }: Submitter,
+    checked: Checked,
+    idempotencyKey: string | null,
+    isFollowed = false,
+  ): Promise<Submitted> {
+    const job = { ...makeJob(tenant, checked, idempotencyKey), isFollowed }
+    const addition = intake && queues.additionOf(job.record)
+    const submitted = await (intake && addition ? acceptAtOnce(intake, job, addition) : acceptFirst(job))
+    const { type } = job.record
+    if (!submitted.replayed) metrics.accepted.inc({ type })
+    log.debug({ job_id: submitted.job.record.id, tenant, type, by }, 'a job was accepted')
+    return submitted
   }
 
   /** The store and the first queue in one step. A call that was cut off may have done it all the same. */
@@ -185,79 +195,25 @@ export function createSubmit(parts: SubmitParts): Submit {
   }
 }
 
-/** Random bytes that are drawn at a time, and how many of them an id takes. */
-const POOL_BYTES = 4_096
-const ID_BYTES = 16
+function demandKey(idempotencyKey: string | null): void {
+  if (idempotencyKey === null || /^[\x21-\x7e ]{1,255}$/.test(idempotencyKey)) return
+  throw new Problem('malformed_request', 'Expected an idempotency key of 1 to 255 printable ASCII characters')
+}
 
-/** UUIDv7 by the store's clock, so that ids sort by creation, whichever node made them; within a node strictly. */
-function createIds(): (now: number) => string {
-  let msecs = 0
-  let seq = 0
-  let pool = Buffer.alloc(0)
-  return (now) => {
-    seq = now > msecs ? randomInt(2 ** 31) : seq + 1
-    msecs = Math.max(msecs, now)
-    if (pool.length < ID_BYTES) pool = randomBytes(POOL_BYTES)
-    const random = pool.subarray(0, ID_BYTES)
-    pool = pool.subarray(ID_BYTES)
-    return uuidv7({ msecs, seq, random })
+/** What judges an address, asked once for each, however many jobs are to be told of there. */
+function askOnce(judgeCallback: JudgeCallback): JudgeCallback {
+  const asked = new Map<string, Promise<string | null>>()
+  return (tenant, url) => {
+    const verdict = asked.get(url) ?? judgeCallback(tenant, url)
+    asked.set(url, verdict)
+    return verdict
   }
 }
 
-function toNewJob(
-  tenant: string,
-  request: JobRequest,
-  type: JobType,
-  idempotencyKey: string | null,
-  { id, now }: { readonly id: string; readonly now: number },
-): NewJob {
-  const delayMs = request.delay_ms ?? 0
-  const record: JobRecord = {
-    id,
-    tenant,
-    type: type.name,
-    route: type.steps.map(({ queue }) => queue),
-    status: 'queued',
-    step: 0,
-    attempt: 0,
-    active: false,
-    ending: null,
-    progress: null,
-    error: null,
-    seq: 1,
-    metadata: request.metadata ?? {},
-    priority: request.priority ?? 0,
-    createdAt: now,
-    notBefore: now + delayMs,
-    startedAt: null,
-    updatedAt: now,
-    finishedAt: null,
-    expiresAt: null,
-    deadlineAt: now + (request.deadline_ms ?? delayMs + type.deadlineMs),
-    retentionMs: type.retentionMs,
-    journalLimit: type.journalLimit,
-  }
-  const { callback_url: url, callback_events: events = null } = request
-  return {
-    record,
-    event: eventText(record, 'job.queued', jobText(record)),
-    input: serialize(request.input ?? null),
-    callback: url === undefined ? null : { url, events },
-    idempotency: idempotencyKey === null ? null : toIdempotency(idempotencyKey, request),
-    maxWaiting: type.maxWaiting,
-  }
-}
-
-/** JSON.parse reads deeper nesting than JSON.stringify writes. */
-function serialize(input: unknown): string {
+async function settled<T>(task: () => Promise<T>): Promise<PromiseSettledResult<T>> {
   try {
-    return JSON.stringify(input)
-  } catch (cause) {
-    throw invalid([{ path: '/input', message: 'is nested too deeply' }], cause)
+    return { status: 'fulfilled', value: await task() }
+  } catch (reason) {
+    return { status: 'rejected', reason }
   }
-}
-
-function toIdempotency(key: string, request: JobRequest): NonNullable<NewJob['idempotency']> {
-  const fingerprint = createHash('sha256').update(JSON.stringify(request)).digest('base64url')
-  return { key, fingerprint, keepMs: IDEMPOTENCY_KEEP_MS }
 }

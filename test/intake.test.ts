@@ -1,11 +1,12 @@
 import { once } from 'node:events'
+import { createConnection, createServer, type AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { parseCatalog } from '../src/catalog.ts'
 import { createQueues } from '../src/queues.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
 import type { NewJob } from '../src/store/store.ts'
-import { startRedis } from './helper.ts'
+import { startRedis, type TestRedis } from './helper.ts'
 import { keyed, newJob } from './store-contract/jobs.ts'
 
 const types = { test: { steps: [{ queue: 'a', attempts: 5, backoff_ms: 70 }] } }
@@ -83,6 +84,22 @@ t.test(
   },
 )
 
+t.test('of 1,000 jobs all ten calls are under way before the first is answered', async (t) => {
+  const redis = await startRedis(t)
+  const slow = await startHolding(t, redis.port)
+  const { client, takeIn } = await open(t, redis, `redis://127.0.0.1:${slow.port}`)
+  // With the first of a connection goes the whole script.
+  await takeIn(newJob())
+  const jobs = Array.from({ length: 1_000 }, () => newJob())
+  slow.holdUntil('evalsha', 10)
+  const outcomes = await Promise.all(jobs.map(takeIn))
+  t.ok(outcomes.every(({ status }) => status === 'accepted'))
+  t.strictSame(
+    (await client.lrange('bull:a:wait', 0, -2)).toReversed(),
+    jobs.map(({ record }) => record.id),
+  )
+})
+
 t.test('jobs of several tenants and large ones keep their own input', async (t) => {
   const { client, takeIn } = await open(t)
   const jobs = Array.from({ length: 12 }, (_, n) =>
@@ -106,9 +123,9 @@ t.test('a store that is away is told to all who were in the call', async (t) => 
   )
 })
 
-async function open(t: Test) {
-  const redis = await startRedis(t)
-  const connect = createConnect(redis.url, () => undefined)
+async function open(t: Test, known?: TestRedis, url?: string) {
+  const redis = known ?? (await startRedis(t))
+  const connect = createConnect(url ?? redis.url, () => undefined)
   const client = connect('command')
   await once(client, 'ready')
   const store = createRedisStore(client, connect)
@@ -124,4 +141,33 @@ async function open(t: Test) {
     return store.intake(job, addition)
   }
   return { redis, client: redis.connect(), store, queues, takeIn }
+}
+
+/** A way to Redis on which, once asked to, no answer comes back until so many of a command are on their way. */
+async function startHolding(t: Test, redisPort: number) {
+  let [wanted, missing] = ['none', 0]
+  const held: (() => void)[] = []
+  const server = createServer((client) => {
+    const redis = createConnection(redisPort, '127.0.0.1')
+    let tail = ''
+    client.on('data', (chunk) => {
+      const pieces = (tail + chunk.toString('latin1')).split(wanted)
+      missing -= pieces.length - 1
+      tail = (pieces.at(-1) ?? '').slice(1 - wanted.length)
+      redis.write(chunk)
+      if (missing <= 0) for (const answer of held.splice(0)) answer()
+    })
+    redis.on('data', (chunk) => {
+      if (missing > 0) held.push(() => client.write(chunk))
+      else client.write(chunk)
+    })
+    client.on('close', () => redis.destroy()).on('error', () => undefined)
+    redis.on('close', () => client.destroy()).on('error', () => undefined)
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  return {
+    port: (server.address() as AddressInfo).port,
+    holdUntil: (command: string, count: number) => void ([wanted, missing] = [`\r\n${command}\r\n`, count]),
+  }
 }

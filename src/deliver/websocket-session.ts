@@ -158,7 +158,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
       case 'submit': {
         demand(identity, ['jobs:write'])
         if (isFull()) return
-        const { job, first } = await parts.submit(
+        const { job, first } = await parts.submit.one(
           identity,
           received.job,
           received.idempotency_key ?? null,

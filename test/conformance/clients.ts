@@ -91,6 +91,14 @@ export function postText(gateway: TestGateway, body: string | Buffer, type = 'ap
   return fetch(`${gateway.url}/jobs`, { method: 'POST', headers, body })
 }
 
+export function postBatch({ url, headers }: TestGateway, jobs: readonly unknown[]) {
+  return fetch(`${url}/jobs/batch`, {
+    method: 'POST',
+    headers: { ...headers, 'content-type': 'application/json' },
+    body: JSON.stringify({ jobs }),
+  })
+}
+
 /** POST /jobs. @returns the job of the 202 */
 export async function submit(gateway: TestGateway, body: object): Promise<JobObject> {
   const response = await gateway.post(body)
