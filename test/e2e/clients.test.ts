@@ -45,46 +45,6 @@ t.test('the example clients', async (t) => {
   }
 })
 
-t.test('the example clients show their key where it is asked for', async (t) => {
-  const redis = await startRedis(t)
-  const env = { QUARTET_AUTH: 'keys' }
-  const { url } = await startGatewayProcess(t, { redis, env })
-  const create = spawnProcess(
-    t,
-    [
-      'node',
-      '--import',
-      'tsx',
-      'src/main.ts',
-      'keys',
-      'create',
-      '--tenant',
-      'acme',
-      '--scope',
-      'jobs:write',
-      '--scope',
-      'jobs:read',
-    ],
-    { env: { REDIS_URL: redis.url } },
-  )
-  const [key = ''] = await create.waitForLine(/^qk_\S+$/)
-  for (const [language, command] of Object.entries(languages)) {
-    for (const mode of modes) {
-      const run = async (more: Record<string, string>) => {
-        const variables = { QUARTET_URL: url, QUARTET_WEBHOOK_SECRET: secret, ...more }
-        const client = spawnProcess(t, [...command(mode), 'echo', '"hello"'], { env: variables })
-        return { ...(await client.exited), output: client.lines.join('\n') }
-      }
-      const { code, output } = await run({ QUARTET_KEY: key })
-      t.equal(code, 0, `${mode} in ${language}`)
-      t.match(output, /^"hello"$/m)
-      const without = await run({})
-      t.equal(without.code, 1)
-      t.match(without.output, /401/)
-    }
-  }
-})
-
 t.test('every command of clients/curl.md succeeds', async (t) => {
   const redis = await startRedis(t)
   const { url } = await startGatewayProcess(t, { redis })
