@@ -10,14 +10,15 @@ import { faults, marker } from './hostile-receivers.ts'
 const MAX_ANSWER_BYTES = 65_536
 
 /** A sender with little time; the default of all else. */
-function startSender(t: Test) {
-  const guard = createReturnAddressGuard({ allow: ['127.0.0.0/8'], connectTimeoutMs: 300 })
+/** @param timeoutMs long enough for whatever is not to run into it */
+function startSender(t: Test, timeoutMs = 400) {
+  const guard = createReturnAddressGuard({ allow: ['127.0.0.0/8'], connectTimeoutMs: 0.75 * timeoutMs })
   t.teardown(() => guard.close())
   const keys = parseSigningKeys(generateSecret())
   const { dispatcher } = guard
   return {
     guard,
-    ...createWebhookSender({ dispatcher, keys, userAgent: 'quartet-test/1', timeoutMs: 400 }),
+    ...createWebhookSender({ dispatcher, keys, userAgent: 'quartet-test/1', timeoutMs }),
   }
 }
 
@@ -71,7 +72,7 @@ for (const [does, { start, outcome }] of Object.entries(faults)) {
 
 t.test('a large event is delivered to a receiver that answers without having taken all of it', async (t) => {
   const receiver = await faults['answers before the body was taken'].start(t)
-  const { guard, send } = startSender(t)
+  const { guard, send } = startSender(t, 15_000)
   const body = JSON.stringify({ data: 'a'.repeat(16 * 1024 * 1024) })
   t.match(await send({ tenant: 'default', url: receiver.url, id: 'job.1', body }), {
     status: 'delivered',
