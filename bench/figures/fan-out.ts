@@ -25,7 +25,7 @@ export const crowds: readonly Crowd[] = [
     name: 'burst',
     what: `${EVENTS} events in a burst`,
     most: 0.7,
-    full: 4,
+    full: 2,
     job: ({ isQuick }) => Array.from({ length: isQuick ? 4 : 7 }, () => burst),
   },
   {

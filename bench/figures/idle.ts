@@ -20,7 +20,7 @@ export const idle: Figure = {
   title: 'idle connection, KB of RSS each',
   sides: sideNames,
   quickSides: ['quartet'],
-  rounds: { full: 2, quick: 1 },
+  rounds: { full: 1, quick: 1 },
   rows: [
     { key: 'sse_rss', label: 'SSE', digits: 1, must: MOST },
     { key: 'sse_used', label: '… in use on and off the heap', digits: 1 },

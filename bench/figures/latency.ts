@@ -27,9 +27,9 @@ function latencyOf(name: string, mode: string, sides: readonly SideName[], must?
         mode: name,
         urls: started.urls,
         watched: watchedOf(redis, started),
-        compiling: isQuick ? 3_000 : 6_000,
+        compiling: isQuick ? 1_500 : 3_000,
         warmUp: 100,
-        measured: isQuick ? 150 : 300,
+        measured: isQuick ? 150 : 250,
       })
       return { ...report.values, ...cpuOf(report) }
     },

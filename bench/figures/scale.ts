@@ -49,7 +49,7 @@ function measureWith({ redis, isQuick }: Bench, many: number): Promise<Record<st
       watched: watchedOf(redis, started),
       atOnce: AT_ONCE,
       // Each of the processes has to be warm.
-      warmUp: (isQuick ? 3_000 : 6_000) * many,
+      warmUp: (isQuick ? 2_000 : 4_000) * many,
       measureMs: isQuick ? 2_000 : 4_000,
     })
     const { cpu_gateway = 0, cpu_redis = 0, cpu_worker = 0 } = cpuOf(report)
