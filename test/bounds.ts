@@ -20,7 +20,10 @@ export interface Bound {
 export const alone = {
   /** POST → 202, and nobody asks: what the others add is for the client. */
   nobody: { commands: 8, roundTrips: 8, eventBytes: 0 },
-  /** One long poll after another, from the POST to the end. Each answer has its headers, 258 bytes of them for browsers, and the job. */
+  /**
+   * One long poll after another, from the POST to the end. Each answer has the job and its headers, of which those for
+   * browsers are 258 bytes.
+   */
   polling: { commands: 22, roundTrips: 20, eventBytes: 1_030 },
   /** The events as the answer to the POST. */
   sse: { commands: 8, roundTrips: 8, eventBytes: 199 },
