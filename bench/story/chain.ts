@@ -1,6 +1,6 @@
 import { findFreePort } from '../../test/helper.ts'
 import type { Scope } from '../scope.ts'
-import { atOnce, atPace, connectMany, quantile } from './load.ts'
+import { atOnce, atPace, connectMany, quantile, say } from './load.ts'
 import { post, type Posted } from './post.ts'
 import { doneBy, startNetwork, startService, type Service } from './processes.ts'
 import {
@@ -15,6 +15,7 @@ import {
   PATIENCE_MS,
   SINGLE,
   SLOTS,
+  WARM_UP,
   WORK_MS,
   type Story,
 } from './story.ts'
@@ -24,11 +25,13 @@ export async function tellChain(t: Scope): Promise<Story> {
   const { url, services } = await startChain(t)
   const [a, b, c] = services
   const order = () => post(url, newOrder(), { timeoutMs: PATIENCE_MS })
+  say('chain: orders one after another')
   // Twice, as the first ones find everything cold.
   await oneByOne(order)
   const singleMs = median(await oneByOne(order))
 
   const before = await doneBy([a, b])
+  say('chain: C is dead')
   c.process.child.kill('SIGSTOP')
   const [orders, others] = await Promise.all([
     atPace(PACE_MS, DEAD_MS, order),
@@ -40,7 +43,9 @@ export async function tellChain(t: Scope): Promise<Story> {
   while (!isGood(await order()));
   const lastMs = performance.now() - backAt
 
+  say('chain: a burst')
   await connectMany(BURST, url)
+  await atOnce(WARM_UP, order)
   const burst = await atOnce(BURST, order)
   const served = burst.filter(isGood)
   const { most } = await a.figures()
@@ -61,6 +66,7 @@ export async function tellChain(t: Scope): Promise<Story> {
       answeredMs: [median(served), quantile(msOf(served), 0.99)],
       done: served.length,
       lastMs: Math.max(...msOf(served)),
+      perSecond: NaN,
       mostInA: most,
     },
     lost: 0,

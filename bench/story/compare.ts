@@ -65,9 +65,9 @@ function print(a: Story, b: QuartetStory): void {
     ['… all that were served are done after', ms(a.burst.lastMs), ms(b.burst.lastMs)],
     ['… at most in A at a time', String(a.burst.mostInA), String(b.burst.mostInA)],
     [
-      '… with twice the consumers',
+      '… done in a second; with twice the consumers',
       '–',
-      `done after ${ms(b.twice.lastMs)}: ${(b.burst.lastMs / b.twice.lastMs).toFixed(2)} times the throughput`,
+      `${perSecond(b.burst)}; ${perSecond(b.twice)}, ${(b.twice.perSecond / b.burst.perSecond).toFixed(2)} times as many`,
     ],
     ['accepted, and lost or done twice', '–', String(b.lost)],
   ]
@@ -88,6 +88,10 @@ function others({ dead: { others, othersMs } }: Story): string {
 /** What a client that sent an order again does not notice: it is one order. */
 function again({ again }: BurstFigures): string {
   return again > 0 ? `, ${again} of them when sent again` : ''
+}
+
+function perSecond({ perSecond }: BurstFigures): string {
+  return perSecond.toFixed(1)
 }
 
 function ms(value: number): string {

@@ -22,6 +22,11 @@ export async function connectMany(count: number, url: string): Promise<void> {
   await atOnce(count, () => getJson(url))
 }
 
+/** Says what is being done: it all takes two minutes. */
+export function say(what: string): void {
+  console.error(`${(performance.now() / 1_000).toFixed(0).padStart(3)} s  ${what}`)
+}
+
 /** The value that so large a share is not above; NaN of none. */
 export function quantile(values: readonly number[], share: number): number {
   const sorted = values.toSorted((one, other) => one - other)

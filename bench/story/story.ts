@@ -7,9 +7,9 @@ import { post, type Posted } from './post.ts'
 /** The three services' work. */
 export const WORK_MS = [50, 100, 30] as const
 /** Work that a service does at a time. */
-export const SLOTS = 10
+export const SLOTS = 8
 /** Calls that one of our processes makes to a service at a time: two of them fill it. */
-export const CONSUMERS = 5
+export const CONSUMERS = 4
 /** Of the network, each way. */
 export const NETWORK_MS = 10
 /** How long anybody waits for an answer before he gives up. */
@@ -21,6 +21,8 @@ export const DEAD_MS = 6_000
 export const PACE_MS = 50
 export const OTHER_MS = 500
 export const BURST = 500
+/** A burst before the one that is measured, as the first finds everything cold. */
+export const WARM_UP = 200
 
 let orders = 0
 /** The last event of an order that goes through three steps without trouble. */
@@ -65,6 +67,8 @@ export interface BurstFigures {
   readonly answeredMs: readonly [p50: number, p99: number]
   readonly done: number
   readonly lastMs: number
+  /** Orders done in a second, of the middle of them: from the first tenth to the last. NaN for what is mostly errors. */
+  readonly perSecond: number
   /** Calls that were in A at a time at most. */
   readonly mostInA: number
 }
