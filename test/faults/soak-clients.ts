@@ -101,8 +101,9 @@ export function startSoakClients(urls: readonly string[], count: number, callbac
           headers: { 'content-type': 'application/json', 'idempotency-key': key },
           body: JSON.stringify(job),
         })
-        if (answer.status !== 202)
-          throw new Error(`Expected 202, got ${answer.status}: ${await answer.text()}`)
+        // 200 if it was accepted before, and has ended meanwhile.
+        if (answer.status !== 202 && answer.status !== 200)
+          throw new Error(`Expected 202 or 200, got ${answer.status}: ${await answer.text()}`)
         return ((await answer.json()) as { job_id: string }).job_id
       },
       () => state.retries++,
