@@ -16,7 +16,7 @@ const BATCH = 500
 const BLOCK_MS = 1_000
 /**
  * Once so many come at a time, more are waited for: larger batches cost less each, and the step from started to completed
- * is often one write. Whoever is alone waits for nobody.
+ * is often one write. Whoever is alone waits for nobody, and progress, which somebody may be watching, for nothing.
  */
 const CROWD = 32
 const GATHER_MS = 8
@@ -99,7 +99,7 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       }
     }
     position = to
-    if (entries.length >= CROWD && entries.length < BATCH) await delay(GATHER_MS)
+    if (entries.length >= CROWD && entries.length < BATCH && !entries.some(isProgress)) await delay(GATHER_MS)
     if (Date.now() >= renewAt) {
       if (!membership.collects(queue) || !(await store.lease(queue, owner, LEASE_MS))) return
       renewAt = Date.now() + RENEW_MS
@@ -109,6 +109,10 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       trimAt = isMore ? 0 : Date.now() + TRIM_MS
     }
   }
+}
+
+function isProgress({ event }: ResultEntry): boolean {
+  return event === 'progress'
 }
 
 /** What comes next, waited for; and what follows at once, where that is all but certain to be more. */
