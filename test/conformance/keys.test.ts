@@ -30,6 +30,7 @@ const unknownId = '0199a1b2-0000-7000-8000-000000000000'
 /** Every route, by what it asks for. */
 const routes: readonly [method: string, path: string, scopes: readonly Scope[]][] = [
   ['POST', '/jobs', ['jobs:write']],
+  ['POST', '/jobs/batch', ['jobs:write']],
   ['GET', '/jobs', ['jobs:read']],
   ['GET', `/jobs/${unknownId}`, ['jobs:read']],
   ['HEAD', `/jobs/${unknownId}`, ['jobs:read']],
