@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { Worker, type Job } from 'bullmq'
 import t, { type Test } from 'tap'
 import { alone, together, type Bound } from './bounds.ts'
@@ -55,6 +56,24 @@ for (const { jobs: count, ...most } of together) {
     t.ok(collecting.commands <= most.collecting.commands, 'commands of collecting')
     t.ok(collecting.roundTrips <= most.collecting.roundTrips, 'round trips of collecting')
   })
+}
+
+t.test('docs/PERFORMANCE.md shows the bounds', async (t) => {
+  const page = await readFile('docs/PERFORMANCE.md', 'utf8')
+  const [, table = ''] = /\| a job alone.*\n\|-.*\n((?:\|.*\n)+)/.exec(page) ?? []
+  const shown = table
+    .trimEnd()
+    .split('\n')
+    .map((row) => {
+      const [commands, roundTrips, eventBytes] = row.split('|').slice(2).map(numberIn)
+      return { commands, roundTrips, eventBytes }
+    })
+  t.same(shown, Object.values(alone), 'in the order of test/bounds.ts')
+})
+
+/** The number that a cell begins with, 0 if it is empty. */
+function numberIn(cell: string): number {
+  return Number(/[\d,]+/.exec(cell)?.[0].replaceAll(',', '') ?? 0)
 }
 
 interface Parts {
