@@ -18,6 +18,8 @@ export interface SideOptions {
   readonly gateways?: number
   readonly workers?: number
   readonly env?: Record<string, string>
+  /** Of the gateways. */
+  readonly nodeArgs?: readonly string[]
 }
 
 const programs: Record<SideName, string> = {
@@ -28,8 +30,8 @@ const secret = generateSecret()
 
 /** Starts a side's gateways and workers, each a process of its own. */
 export async function startSide(t: Scope, name: SideName, options: SideOptions): Promise<Side> {
-  const { redis, gateways = 1, workers = 1, env = {} } = options
-  const started = Array.from({ length: gateways }, () => spawnGateway(t, name, redis, env))
+  const { redis, gateways = 1, workers = 1, env = {}, nodeArgs = [] } = options
+  const started = Array.from({ length: gateways }, () => spawnGateway(t, name, redis, env, nodeArgs))
   const working = Array.from({ length: workers }, () =>
     spawnProcess(t, ['node', 'dist/bench/worker.js'], {
       env: { REDIS_URL: redis.url, NODE_ENV: 'production' },
@@ -46,6 +48,7 @@ export function spawnGateway(
   name: SideName,
   redis: TestRedis,
   env: Record<string, string> = {},
+  nodeArgs: readonly string[] = [],
 ): TestProcess {
   const quartet = {
     QUARTET_CONFIG: resolve('bench/quartet.config.json'),
@@ -54,7 +57,7 @@ export function spawnGateway(
     QUARTET_CALLBACK_ALLOW: '127.0.0.0/8',
     LOG_LEVEL: 'warn',
   }
-  return spawnProcess(t, ['node', programs[name]], {
+  return spawnProcess(t, ['node', ...nodeArgs, programs[name]], {
     env: {
       NODE_ENV: 'production',
       PORT: '0',
