@@ -178,7 +178,8 @@ export function spawnProcess(
 function serverArgs(port: number, dir: string): string[] {
   const address = ['--port', String(port), '--bind', '127.0.0.1', '--dir', dir]
   const durability = ['--save', '', '--appendonly', 'yes', '--appendfsync', 'everysec']
-  return [...address, ...durability, '--maxmemory-policy', 'noeviction']
+  // A replica gets its copy at once: a master waits 5 s otherwise, for others that may come.
+  return [...address, ...durability, '--maxmemory-policy', 'noeviction', '--repl-diskless-sync-delay', '0']
 }
 
 /** True once `server` itself answers on the port (and no stranger), false when it ended first. */
