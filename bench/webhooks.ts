@@ -13,9 +13,9 @@ import { ended, handedOver } from '../test/store-contract/deliver.ts'
 /*
  * One receiver's trouble is its own: `npm run bench:webhooks`. How long an event takes from its hand-over to a healthy
  * receiver, (A) alone and (B) while 10,000 deliveries wait for a receiver that takes connections and never answers.
- * A, B, B, A: each has a Redis and a gateway process of its own, and is set up in the same way.
+ * A, B, B, A, A, B: each has a Redis and a gateway process of its own, and is set up in the same way.
  */
-const PHASES = ['A', 'B', 'B', 'A'] as const
+const PHASES = ['A', 'B', 'B', 'A', 'A', 'B'] as const
 const WARM_UP = 200
 const MEASURED = 600
 const PACE_MS = 40
