@@ -3,7 +3,9 @@ import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { CatalogError, parseCatalog, readCatalog } from '../src/catalog.ts'
+import { CatalogError, createAjv, parseCatalog, readCatalog } from '../src/catalog.ts'
+import * as messages from '../src/messages.ts'
+import { stepSchema } from '../src/steps.ts'
 
 t.test('the catalogue of the repository itself can be used', (t) => {
   const { types, queues } = readCatalog('quartet.config.json')
@@ -289,3 +291,14 @@ function refusalOf(read: () => unknown): string {
   }
   return 'not refused'
 }
+
+t.test('the schemas that judge requests are valid ones themselves', (t) => {
+  const ajv = createAjv()
+  const schemas = Object.entries({ ...messages, stepSchema }).filter(([name]) => name.endsWith('Schema'))
+  t.ok(schemas.length > 1)
+  for (const [name, schema] of schemas) {
+    t.equal(ajv.validateSchema(schema as object), true, `${name}: ${ajv.errorsText()}`)
+  }
+  t.equal(ajv.validateSchema({ type: 'strange' }), false)
+  t.end()
+})
