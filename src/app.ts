@@ -21,6 +21,7 @@ import { parseSigningKeys, type SigningKeys } from './deliver/signature.ts'
 import { createStreams } from './deliver/stream.ts'
 import { startWebhooks } from './deliver/webhook.ts'
 import { registerWebSocket } from './deliver/websocket.ts'
+import { registerDescribe } from './describe/describe.ts'
 import { registerProblemHandler, type Problem } from './errors.ts'
 import { createFollow } from './follow.ts'
 import { createFollowUps, type HandOver } from './follow-up.ts'
@@ -170,6 +171,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     registerProblemHandler(app, countProblem)
     const isAllowedOrigin = await registerBrowsers(app, config.corsOrigins)
     registerAuthenticate(app, parts)
+    await registerDescribe(app, { ...access, catalog, isOpen: config.auth.size === 0 })
     registerHealth(app, parts)
     registerMetrics(app, {
       metrics,

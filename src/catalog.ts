@@ -7,6 +7,8 @@ import { attempts, backoff, stepSchema, toStep, type Service, type Step, type St
 export interface JobType {
   readonly name: string
   readonly steps: readonly Step[]
+  /** The JSON Schema of its input. */
+  readonly input: object | boolean
   /** Every way in which an input does not match the type's schema; empty when it does. */
   readonly violations: (input: unknown) => Violation[]
   readonly retentionMs: number
@@ -157,6 +159,7 @@ function toJobType(name: string, source: TypeSource): JobType {
   return {
     name,
     steps,
+    input: source.input,
     violations: compileInput(name, source.input),
     retentionMs: source.retention_s * 1_000,
     deadlineMs: source.deadline_ms,

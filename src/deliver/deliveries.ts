@@ -17,6 +17,7 @@ import { readLimit } from './negotiate.ts'
 
 /** Dead letters that are looked through, and put back, at a time. */
 const PAGE = 200
+export const DEAD_LIMIT = { usual: 50, most: PAGE } as const
 /** RFC 3339: Date.parse alone takes almost anything. */
 const dateTime = /^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/i
 
@@ -49,7 +50,7 @@ export function registerDeliveries(app: FastifyInstance, { store }: { readonly s
         'Expected page_token to be the next_page_token of an earlier page',
       )
     }
-    const page = { limit: readLimit(limit, 50, PAGE), after: token ?? null }
+    const page = { limit: readLimit(limit, DEAD_LIMIT), after: token ?? null }
     const { tenant } = request.identity
     const { letters, next } = await store.deliveries.dead(tenant, filterOf(origin, since), page)
     return reply.send({ deliveries: letters.map(showDead), next_page_token: next })

@@ -5,13 +5,13 @@ import { findJob } from '../find-job.ts'
 import { withSnapshot } from '../follow.ts'
 import { isTerminal } from '../messages.ts'
 import type { JobView, Store } from '../store/store.ts'
-import { negotiate, readCursor, readLimit } from './negotiate.ts'
+import { negotiate, readCursor, readLimit, varyBy } from './negotiate.ts'
 import { ndjson } from './ndjson.ts'
 import { sse } from './sse.ts'
 import type { Streams } from './stream.ts'
 
-const PAGE = 100
-const MAX_PAGE = 1_000
+/** Of a page. */
+export const EVENTS_LIMIT = { usual: 100, most: 1_000 } as const
 
 export interface EventsParts {
   readonly store: Store
@@ -29,10 +29,9 @@ export function registerEvents(app: FastifyInstance, { store, streams }: EventsP
       // An EventSource keeps its URL when it reconnects, so the header is the newer of the two.
       const after = readCursor(request.headers['last-event-id']) ?? readCursor(request.query['after']) ?? 0
       const job = await findJob(store, request)
-      const vary = reply.getHeader('vary')
-      reply.header('vary', vary === undefined ? 'accept' : `${String(vary)}, accept`)
+      varyBy(reply, 'accept')
       if (representation === 'json') {
-        return sendPage(store, reply, job, after, readLimit(request.query['limit'], PAGE, MAX_PAGE))
+        return sendPage(store, reply, job, after, readLimit(request.query['limit'], EVENTS_LIMIT))
       }
       if (isTerminal(job.record.status) && after >= job.record.seq) return reply.code(204).send()
       if (after > job.record.seq) {

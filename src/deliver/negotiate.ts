@@ -1,4 +1,4 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Problem } from '../errors.ts'
 
 /** What a client asked to have its events in. */
@@ -23,7 +23,7 @@ export function negotiate(request: FastifyRequest, offered: readonly Representat
 }
 
 /** The longest that a request is held for `Prefer: wait=N`, in seconds. */
-const MAX_WAIT_S = 60
+export const MAX_WAIT_S = 60
 
 /** Seconds of `Prefer: wait=N` (RFC 7240 §4.3), at most 60; null without one. What cannot be read is ignored (§2). */
 export function preferredWait(request: FastifyRequest): number | null {
@@ -40,13 +40,25 @@ export function readCursor(value: unknown): number | null {
   throw new Problem('bad_cursor', `Expected the seq of an event, got ${JSON.stringify(value)}`)
 }
 
-/** A whole number between bounds, given as a query parameter. @throws Problem `malformed_request` */
-export function readLimit(value: unknown, fallback: number, max: number): number {
-  if (value === undefined) return fallback
+/** How many a page has when nobody says, and at most. */
+export interface Limit {
+  readonly usual: number
+  readonly most: number
+}
+
+/** How many are asked for, given as a query parameter. @throws Problem `malformed_request` */
+export function readLimit(value: unknown, { usual, most }: Limit): number {
+  if (value === undefined) return usual
   const number = typeof value === 'string' && /^\d{1,6}$/.test(value) ? Number(value) : Number.NaN
-  if (number >= 1 && number <= max) return number
+  if (number >= 1 && number <= most) return number
   throw new Problem(
     'malformed_request',
-    `Expected limit to be a whole number from 1 to ${max}, got ${JSON.stringify(value)}`,
+    `Expected limit to be a whole number from 1 to ${most}, got ${JSON.stringify(value)}`,
   )
+}
+
+/** Says that the answer depends on a header of the request, besides those that were named before. */
+export function varyBy(reply: FastifyReply, header: string): void {
+  const named = reply.getHeader('vary')
+  reply.header('vary', named === undefined ? header : `${String(named)}, ${header}`)
 }

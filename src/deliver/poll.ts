@@ -10,6 +10,9 @@ import { isCorrelationId, isTerminal, jobStatuses, type JobStatus } from '../mes
 import type { JobView, Store } from '../store/store.ts'
 import { preferredWait, readCursor, readLimit } from './negotiate.ts'
 
+/** Of a list of jobs. */
+export const LIST_LIMIT = { usual: 50, most: 200 } as const
+
 export interface PollParts {
   readonly store: Store
   readonly follow: Follow
@@ -70,7 +73,7 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
     const { jobs, next } = await store.list(
       request.identity.tenant,
       { ...(status !== undefined && { status: status as JobStatus }), ...(type !== undefined && { type }) },
-      { limit: readLimit(limit, 50, 200), after: token ?? null },
+      { limit: readLimit(limit, LIST_LIMIT), after: token ?? null },
     )
     const page = `{"jobs":[${jobs.map(({ text }) => text).join(',')}],"next_page_token":${JSON.stringify(next)}}`
     return reply.type('application/json; charset=utf-8').send(page)

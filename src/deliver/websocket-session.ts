@@ -11,6 +11,7 @@ import type { Follow, Subscription } from '../follow.ts'
 import { isTerminal, type JobEvent } from '../messages.ts'
 import type { Submit } from '../submit.ts'
 import { encodeOnce } from './encode-once.ts'
+import { clientMessages, type Message } from './websocket-messages.ts'
 
 /** The closes of docs/PROTOCOL.md "WebSocket", by their codes. The last three are safe to reconnect from. */
 export const closes = {
@@ -24,7 +25,7 @@ export const closes = {
   too_old: 4510,
 } as const satisfies Record<string, number>
 
-const MAX_SUBSCRIPTIONS = 128
+export const MAX_SUBSCRIPTIONS = 128
 /** What may wait in a socket before live events are left for the journal to be read. */
 const SEND_BUFFER_BYTES = 1_048_576
 const DRAIN_MS = 10_000
@@ -49,33 +50,7 @@ interface Peer {
   readonly log: FastifyBaseLogger
 }
 
-/** What a client may send, docs/PROTOCOL.md "WebSocket". */
-type Message =
-  | { readonly op: 'init'; readonly token?: string }
-  | { readonly op: 'submit'; readonly ref: Ref; readonly job: unknown; readonly idempotency_key?: string }
-  | { readonly op: 'subscribe'; readonly ref: Ref; readonly job_id: string; readonly after?: number }
-  | { readonly op: 'unsubscribe' | 'cancel'; readonly ref: Ref; readonly job_id: string }
-  | { readonly op: 'ping' }
-type Ref = string | number
-
-const ref = { type: ['string', 'number'], maxLength: 128 }
-const jobId = { type: 'string' }
-const message = (op: string, properties: object, required: readonly string[]) => ({
-  type: 'object',
-  properties: { op: { const: op }, ...properties },
-  required: ['op', ...required],
-  additionalProperties: false,
-})
-const validate = createAjv().compile<Message>({
-  oneOf: [
-    message('init', { token: { type: 'string' } }, []),
-    message('submit', { ref, job: {}, idempotency_key: { type: 'string' } }, ['ref', 'job']),
-    message('subscribe', { ref, job_id: jobId, after: { type: 'integer', minimum: 0 } }, ['ref', 'job_id']),
-    message('unsubscribe', { ref, job_id: jobId }, ['ref', 'job_id']),
-    message('cancel', { ref, job_id: jobId }, ['ref', 'job_id']),
-    message('ping', {}, []),
-  ],
-})
+const validate = createAjv().compile<Message>({ oneOf: Object.values(clientMessages) })
 
 const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 

@@ -7,7 +7,7 @@ import { Problem } from '../errors.ts'
 import { closes, createSession, type Close, type SessionParts } from './websocket-session.ts'
 
 /** docs/PROTOCOL.md "WebSocket". */
-const SUBPROTOCOL = 'quartet.v1'
+export const SUBPROTOCOL = 'quartet.v1'
 const MAX_FRAME_BYTES = 65_536
 
 export interface SocketLimits {

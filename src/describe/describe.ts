@@ -1,0 +1,62 @@
+import swagger from '@fastify/swagger'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Access } from '../access/access.ts'
+import { open } from '../access/authenticate.ts'
+import type { Catalog, JobType } from '../catalog.ts'
+import { varyBy } from '../deliver/negotiate.ts'
+import type * as OpenApi from './openapi.ts'
+import { registerPage } from './page.ts'
+import { securitySchemes } from './security.ts'
+
+export interface DescribeParts extends Pick<Access, 'identify'> {
+  readonly catalog: Catalog
+  /** Whether everybody is let in. */
+  readonly isOpen: boolean
+}
+
+/**
+ * GET /openapi.json, /asyncapi.json and /docs: the API describes itself. To be registered before the routes that it is
+ * to describe. What the documents are made of is loaded when one is first asked for: the start pays nothing for it.
+ */
+export async function registerDescribe(
+  app: FastifyInstance,
+  { identify, catalog, isOpen }: DescribeParts,
+): Promise<void> {
+  let openapi: typeof OpenApi
+  await app.register(swagger, {
+    openapi: { openapi: '3.1.1', components: { securitySchemes } },
+    convertConstToEnum: false,
+    transform: ({ route, url }) => ({ url, schema: openapi.describeRoute(route, isOpen) }),
+    transformObject: (given) =>
+      openapi.complete((given as { openapiObject: object }).openapiObject as OpenApi.Skeleton),
+  })
+
+  app.get('/openapi.json', open, async (request, reply) => {
+    const types = await typesFor(request)
+    openapi ??= await import('./openapi.ts')
+    varyBy(reply, 'authorization')
+    return sendDocument(reply, openapi.withTypes(app.swagger() as unknown as OpenApi.Document, types))
+  })
+
+  app.get('/asyncapi.json', open, async (_request, reply) => {
+    const { asyncApi } = await import('./asyncapi.ts')
+    return sendDocument(reply, asyncApi())
+  })
+
+  registerPage(app)
+
+  /** What the operator's job types are called is for those who may submit them. Null: nobody in particular asks. */
+  async function typesFor({ method, headers }: FastifyRequest): Promise<JobType[] | null> {
+    if (!isOpen && headers.authorization === undefined) return null
+    const { scopes, types } = await identify({ method, route: '/openapi.json', params: {}, headers })
+    if (!scopes.has('jobs:write')) return null
+    return [...catalog.types.values()].filter(({ name }) => types === null || types.has(name))
+  }
+}
+
+function sendDocument(reply: FastifyReply, document: object): FastifyReply {
+  return reply
+    .header('cache-control', 'private, no-cache')
+    .type('application/json; charset=utf-8')
+    .send(JSON.stringify(document))
+}

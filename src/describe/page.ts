@@ -1,0 +1,91 @@
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import type { FastifyInstance } from 'fastify'
+import { open } from '../access/authenticate.ts'
+import { Problem } from '../errors.ts'
+
+/** What the page may load, run and ask: this host alone. Swagger UI sets styles of its own. */
+const policy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self' 'unsafe-inline'",
+  "img-src 'self' data:",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join('; ')
+
+/** Addresses are relative, so that the page also works behind a prefix. */
+const html = `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Quartet</title>
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="reference"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+`
+
+/** Whoever enters a key gets the document that is for it. */
+const start = `let key
+const ui = SwaggerUIBundle({
+  url: 'openapi.json',
+  dom_id: '#reference',
+  validatorUrl: null,
+  defaultModelsExpandDepth: 0,
+  requestInterceptor(request) {
+    if (request.loadSpec && key) request.headers.Authorization = 'Bearer ' + key
+    return request
+  },
+  plugins: [{
+    statePlugins: {
+      auth: {
+        wrapActions: {
+          authorize: (authorize) => (given) => {
+            key = given.key?.value ?? key
+            authorize(given)
+            if (given.key) ui.specActions.download()
+          },
+        },
+      },
+    },
+  }],
+})
+`
+
+/** Files of Swagger UI, by their media types. */
+const files: Readonly<Record<string, string>> = {
+  'swagger-ui.css': 'text/css; charset=utf-8',
+  'swagger-ui-bundle.js': 'text/javascript; charset=utf-8',
+  'favicon-32x32.png': 'image/png',
+}
+const CACHE = 'public, max-age=3600'
+
+/** GET /docs: a page that shows openapi.json, made of what this host has. */
+export function registerPage(app: FastifyInstance): void {
+  app.get('/docs', open, async (_request, reply) =>
+    reply
+      .header('content-security-policy', policy)
+      .header('cache-control', CACHE)
+      .type('text/html; charset=utf-8')
+      .send(html),
+  )
+
+  app.get<{ Params: { file: string } }>('/docs/:file', open, async (request, reply) => {
+    const { file } = request.params
+    reply.header('cache-control', CACHE)
+    if (file === 'start.js') return reply.type('text/javascript; charset=utf-8').send(start)
+    const type = Object.hasOwn(files, file) ? files[file] : undefined
+    if (type === undefined) throw new Problem('no_such_route', `GET /docs/${file}`)
+    const path = fileURLToPath(import.meta.resolve(`@fastify/swagger-ui/static/${file}`))
+    return reply.type(type).send(await readFile(path))
+  })
+}

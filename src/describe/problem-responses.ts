@@ -1,0 +1,93 @@
+import type { Needs } from '../access/authenticate.ts'
+import { problems, type ProblemCode } from '../errors.ts'
+import { headers, type HeaderName } from './headers.ts'
+import { problemExample } from './examples.ts'
+import { ref } from './operation.ts'
+
+export const problemCodes = Object.keys(problems) as ProblemCode[]
+const statusOf = (code: ProblemCode): number => problems[code].status
+
+/** Those that a request can meet wherever it goes. */
+const anywhere: readonly ProblemCode[] = [
+  'malformed_request',
+  'request_timeout',
+  'headers_too_large',
+  'internal',
+]
+/** Those of whoever has to say who he is, and is counted. */
+const guarded: readonly ProblemCode[] = [
+  'unauthorized',
+  'missing_scope',
+  ...problemCodes.filter((code) => statusOf(code) === 429),
+  'store_unavailable',
+  'authentication_unavailable',
+]
+const ofBodies: readonly ProblemCode[] = [
+  'malformed_json',
+  'payload_too_large',
+  'unsupported_media_type',
+  'invalid',
+]
+
+/** What may come with a problem, by its status. */
+const mayHave: Readonly<Record<number, readonly HeaderName[]>> = {
+  401: ['WWW-Authenticate'],
+  403: ['WWW-Authenticate'],
+  404: ['Retry-After'],
+  426: ['Upgrade'],
+  429: ['Retry-After'],
+  503: ['Retry-After'],
+}
+
+export interface Asked {
+  readonly method: string
+  readonly url: string
+  readonly needs: Needs | 'open'
+  readonly hasBody: boolean
+}
+
+/**
+ * The problems of a route: its own, and those that follow from what it asks for.
+ *
+ * @returns references to responses by status, each of all the codes that it can have
+ */
+export function problemsOf(
+  { method, url, needs, hasBody }: Asked,
+  own: readonly ProblemCode[],
+): Readonly<Record<string, object>> {
+  const given = new Set([
+    ...anywhere,
+    ...(needs === 'open' ? [] : guarded),
+    ...(method === 'GET' ? [] : (['forbidden'] as const)),
+    ...(url.includes('/:') ? (['no_such_route'] as const) : []),
+    ...(hasBody ? ofBodies : []),
+    ...own,
+  ])
+  const byStatus = new Map<number, ProblemCode[]>()
+  // In the order of the table, so that the same codes are one response.
+  for (const code of problemCodes.filter((code) => given.has(code))) {
+    byStatus.set(statusOf(code), [...(byStatus.get(statusOf(code)) ?? []), code])
+  }
+  return Object.fromEntries(
+    [...byStatus].map(([status, codes]) => [status, { $ref: `#/components/responses/${codes.join('.')}` }]),
+  )
+}
+
+/** The response that a reference of {@link problemsOf} is to. */
+export function problemResponse(name: string): object {
+  const codes = name.split('.') as ProblemCode[]
+  const [status] = codes.map(statusOf)
+  const names: readonly HeaderName[] = ['X-Request-Id', ...(mayHave[status ?? 0] ?? [])]
+  return {
+    description: codes.map((code) => `\`${code}\`: ${problems[code].title}.`).join(' '),
+    headers: Object.fromEntries(names.map((name) => [name, headers[name]])),
+    content: {
+      'application/problem+json': {
+        schema: {
+          allOf: [ref('Problem'), { properties: { status: { const: status }, code: { enum: codes } } }],
+        },
+        examples: Object.fromEntries(codes.map((code) => [code, { value: problemExample(code) }])),
+      },
+    },
+  }
+}
