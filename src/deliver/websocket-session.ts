@@ -4,14 +4,13 @@ import type { WebSocket } from 'ws'
 import type { Access, Asking } from '../access/access.ts'
 import { demand, type Identity } from '../access/identity.ts'
 import { endEarly, type CancelParts } from '../cancel.ts'
-import { createAjv } from '../catalog.ts'
 import { Problem, toProblem } from '../errors.ts'
 import { findJobOf } from '../find-job.ts'
 import type { Follow, Subscription } from '../follow.ts'
 import { isTerminal, type JobEvent } from '../messages.ts'
 import type { Submit } from '../submit.ts'
 import { encodeOnce } from './encode-once.ts'
-import { clientMessages, type Message } from './websocket-messages.ts'
+import { parseMessage, type Message } from './websocket-message.ts'
 
 /** The closes of docs/PROTOCOL.md "WebSocket", by their codes. The last three are safe to reconnect from. */
 export const closes = {
@@ -25,7 +24,7 @@ export const closes = {
   too_old: 4510,
 } as const satisfies Record<string, number>
 
-export const MAX_SUBSCRIPTIONS = 128
+const MAX_SUBSCRIPTIONS = 128
 /** What may wait in a socket before live events are left for the journal to be read. */
 const SEND_BUFFER_BYTES = 1_048_576
 const DRAIN_MS = 10_000
@@ -49,8 +48,6 @@ interface Peer {
   readonly heartbeatMs: number
   readonly log: FastifyBaseLogger
 }
-
-const validate = createAjv().compile<Message>({ oneOf: Object.values(clientMessages) })
 
 const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 
@@ -88,7 +85,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
 
   async function handle(text: string): Promise<void> {
     if (socket.readyState !== socket.OPEN) return
-    const received = parse(text)
+    const received = parseMessage(text)
     if (!received) return close('bad_message', 'Expected a JSON object with an op of the protocol')
     if (received.op === 'init') {
       if (identity) return close('bad_message', 'Expected init once')
@@ -242,13 +239,4 @@ export function createSession(peer: Peer, parts: SessionParts) {
 function closeOf({ status }: Problem): keyof typeof closes {
   if (status >= 500) return 'going_away'
   return status === 403 ? 'forbidden' : 'unauthorized'
-}
-
-function parse(text: string): Message | null {
-  try {
-    const value: unknown = JSON.parse(text)
-    return validate(value) ? value : null
-  } catch {
-    return null
-  }
 }

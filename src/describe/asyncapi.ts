@@ -1,5 +1,5 @@
-import { clientMessages, ref as refSchema, type Message } from '../deliver/websocket-messages.ts'
-import { closes, MAX_SUBSCRIPTIONS } from '../deliver/websocket-session.ts'
+import { clientMessages, ref as refSchema, type Message } from '../deliver/websocket-message.ts'
+import { closes } from '../deliver/websocket-session.ts'
 import { SUBPROTOCOL, socketLimits } from '../deliver/websocket.ts'
 import { events, jobId, jobs, problemExample, requests } from './examples.ts'
 import { requestSchemas } from './job-types.ts'
@@ -53,7 +53,7 @@ const examples: Readonly<Record<Message['op'] | ServerMessage, object>> = {
   unsubscribe: { op: 'unsubscribe', ...named },
   cancel: { op: 'cancel', ...named },
   ping: { op: 'ping' },
-  ready: { op: 'ready', heartbeat_ms: socketLimits.heartbeatMs, max_subscriptions: MAX_SUBSCRIPTIONS },
+  ready: { op: 'ready', heartbeat_ms: socketLimits.heartbeatMs, max_subscriptions: 128 },
   accepted: { op: 'accepted', ref: 1, job: jobs.queued },
   subscribed: { op: 'subscribed', ...named, seq: 7 },
   done: { op: 'done', ref: 1 },

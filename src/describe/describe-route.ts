@@ -14,6 +14,9 @@ export const operations: Readonly<Record<string, Operation>> = {
   ...gatewayOperations,
 }
 
+/** What the answers of a route may have whose requests are counted. */
+const ofCounted: readonly HeaderName[] = ['RateLimit', 'RateLimit-Policy']
+
 /** What a route without `needs` asks for. */
 const admin: Needs = { scopes: ['admin'], orJobToken: false }
 
@@ -37,7 +40,11 @@ export function describeRoute(
   const needs = config?.needs ?? admin
   const operation = operations[`${String(method)} ${url}`]
   const asked = { method: String(method), url, needs, hasBody: operation?.body !== undefined }
-  const answers = Object.entries(operation?.answers ?? {})
+  const counted = needs === 'open' ? [] : ofCounted
+  const answers = Object.entries(operation?.answers ?? {}).map(([status, answer]) => {
+    const mayHave = [...(answer.mayHave ?? []), ...counted]
+    return [status, toResponse(Number(status), { ...answer, mayHave })]
+  })
   return {
     ...(operation && {
       operationId: operation.id,
@@ -62,9 +69,7 @@ export function describeRoute(
         },
       }),
       responses: {
-        ...Object.fromEntries(
-          answers.map(([status, answer]) => [status, toResponse(Number(status), answer)]),
-        ),
+        ...Object.fromEntries(answers),
         ...problemsOf(asked, operation?.problems ?? []),
       },
     },

@@ -1,5 +1,5 @@
 import { ndjson } from '../deliver/ndjson.ts'
-import { MAX_WAIT_S } from '../deliver/negotiate.ts'
+import { MAX_WAIT_S, type Limit } from '../deliver/negotiate.ts'
 import { LIST_LIMIT } from '../deliver/poll.ts'
 import { EVENTS_LIMIT } from '../deliver/events.ts'
 import { sse } from '../deliver/sse.ts'
@@ -21,7 +21,7 @@ const after = {
   description: 'The seq of the last event that the client knows.',
   examples: ['7'],
 }
-export const limitOf = ({ usual, most }: { readonly usual: number; readonly most: number }) => ({
+export const limitOf = ({ usual, most }: Limit) => ({
   type: 'integer',
   minimum: 1,
   maximum: most,

@@ -61,8 +61,9 @@ const ui = SwaggerUIBundle({
 })
 `
 
-/** Files of Swagger UI, by their media types. */
+/** Those of Swagger UI, and how it is started, by their media types. */
 const files: Readonly<Record<string, string>> = {
+  'start.js': 'text/javascript; charset=utf-8',
   'swagger-ui.css': 'text/css; charset=utf-8',
   'swagger-ui-bundle.js': 'text/javascript; charset=utf-8',
   'favicon-32x32.png': 'image/png',
@@ -81,11 +82,11 @@ export function registerPage(app: FastifyInstance): void {
 
   app.get<{ Params: { file: string } }>('/docs/:file', open, async (request, reply) => {
     const { file } = request.params
-    reply.header('cache-control', CACHE)
-    if (file === 'start.js') return reply.type('text/javascript; charset=utf-8').send(start)
     const type = Object.hasOwn(files, file) ? files[file] : undefined
     if (type === undefined) throw new Problem('no_such_route', `GET /docs/${file}`)
+    reply.header('cache-control', CACHE).type(type)
+    if (file === 'start.js') return reply.send(start)
     const path = fileURLToPath(import.meta.resolve(`@fastify/swagger-ui/static/${file}`))
-    return reply.type(type).send(await readFile(path))
+    return reply.send(await readFile(path))
   })
 }

@@ -29,7 +29,15 @@ const ofBodies: readonly ProblemCode[] = [
   'invalid',
 ]
 
-/** What may come with a problem, by its status. */
+/** What may come with any problem: it says no less of a request than another answer would. */
+const everywhere: readonly HeaderName[] = [
+  'X-Request-Id',
+  'Cache-Control',
+  'Vary',
+  'RateLimit',
+  'RateLimit-Policy',
+]
+/** What may come with one of this status. */
 const mayHave: Readonly<Record<number, readonly HeaderName[]>> = {
   401: ['WWW-Authenticate'],
   403: ['WWW-Authenticate'],
@@ -77,7 +85,7 @@ export function problemsOf(
 export function problemResponse(name: string): object {
   const codes = name.split('.') as ProblemCode[]
   const [status] = codes.map(statusOf)
-  const names: readonly HeaderName[] = ['X-Request-Id', ...(mayHave[status ?? 0] ?? [])]
+  const names = [...everywhere, ...(mayHave[status ?? 0] ?? [])]
   return {
     description: codes.map((code) => `\`${code}\`: ${problems[code].title}.`).join(' '),
     headers: Object.fromEntries(names.map((name) => [name, headers[name]])),

@@ -1,4 +1,4 @@
-import { problems, type ProblemCode } from '../errors.ts'
+import { problems } from '../errors.ts'
 import { eventTypes, jobStatuses, type EventType } from '../messages.ts'
 import { ref, type Schema } from './operation.ts'
 
@@ -8,13 +8,9 @@ import { ref, type Schema } from './operation.ts'
  * messages.ts, which the documents show as they are.
  */
 
-/** The problems that are the `error` of a job, and never an answer. */
-export const jobProblems = [
-  'step_failed',
-  'job_removed',
-  'job_lost',
-  'deadline_exceeded',
-] as const satisfies readonly ProblemCode[]
+const problemCodes = Object.keys(problems)
+/** The problems that are the `error` of a job, and never an answer: the table ends with them. */
+const jobProblems = problemCodes.slice(problemCodes.indexOf('step_failed'))
 
 export const seq = {
   type: 'integer',
@@ -38,7 +34,7 @@ const problem = object(
     type: { type: 'string', pattern: '^urn:quartet:problem:[a-z_]+$' },
     title: text,
     status: { type: 'integer', minimum: 400, maximum: 599 },
-    code: { enum: Object.keys(problems), description: 'Stable, unlike the words.' },
+    code: { enum: problemCodes, description: 'Stable, unlike the words.' },
     detail: text,
     errors: {
       description: 'With `invalid`: every violation, a hundred at most.',

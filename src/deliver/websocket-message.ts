@@ -1,3 +1,5 @@
+import { createAjv } from '../catalog.ts'
+
 /** What a client may send, docs/PROTOCOL.md "WebSocket". */
 export type Message =
   | { readonly op: 'init'; readonly token?: string }
@@ -32,3 +34,15 @@ export const clientMessages = {
   cancel: message('cancel', { ref, job_id: jobId }, ['ref', 'job_id']),
   ping: message('ping', {}, []),
 } as const satisfies Record<Message['op'], object>
+
+const validate = createAjv().compile<Message>({ oneOf: Object.values(clientMessages) })
+
+/** @returns null for what is not of the protocol */
+export function parseMessage(text: string): Message | null {
+  try {
+    const value: unknown = JSON.parse(text)
+    return validate(value) ? value : null
+  } catch {
+    return null
+  }
+}
