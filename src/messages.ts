@@ -74,10 +74,16 @@ export interface TokenRequest {
   readonly ttl_s?: number
 }
 
-const callbackUrl = { type: 'string', minLength: 1, maxLength: 2048 }
+const callbackUrl = {
+  description: 'The return address: where events are delivered to.',
+  type: 'string',
+  minLength: 1,
+  maxLength: 2048,
+}
 // Sizes are judged before contents here, or a huge list would be answered with a huger one of its faults.
 const maxCallbackEvents = { maxItems: eventTypes.length + 1 }
 const callbackEvents = {
+  description: 'Which events are delivered there; the terminal one without it.',
   type: 'array',
   minItems: 1,
   if: maxCallbackEvents,
@@ -93,15 +99,31 @@ export const jobRequestSchema = {
   required: ['type'],
   additionalProperties: false,
   properties: {
-    type: { type: 'string' },
-    input: {},
+    type: { description: 'The name of a job type.', type: 'string' },
+    input: { description: 'What the first step is given; null without it.' },
     callback_url: callbackUrl,
     callback_events: callbackEvents,
-    // BullMQ's range: 1 is served first; without a priority a job goes before all that have one.
-    priority: { type: 'integer', minimum: 0, maximum: 2_097_151 },
-    delay_ms: { type: 'integer', minimum: 0, maximum: 31_536_000_000 },
-    deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000 },
+    // BullMQ's range.
+    priority: {
+      description: '1 is served first; jobs with none, or 0, go before all that have one.',
+      type: 'integer',
+      minimum: 0,
+      maximum: 2_097_151,
+    },
+    delay_ms: {
+      description: 'No worker gets the job before that time has passed.',
+      type: 'integer',
+      minimum: 0,
+      maximum: 31_536_000_000,
+    },
+    deadline_ms: {
+      description: 'The job is expired if it has not ended by then.',
+      type: 'integer',
+      minimum: 1,
+      maximum: 31_536_000_000,
+    },
     metadata: {
+      description: 'Comes back in the job; no worker sees it.',
       type: 'object',
       if: maxMetadata,
       // oxlint-disable-next-line unicorn/no-thenable -- a keyword of JSON Schema
@@ -130,7 +152,7 @@ export const callbackRequestSchema = {
   properties: {
     callback_url: callbackUrl,
     callback_events: callbackEvents,
-    after: { type: 'integer', minimum: 0 },
+    after: { description: 'Up to which seq events count as delivered.', type: 'integer', minimum: 0 },
   },
 } as const
 
@@ -138,7 +160,14 @@ export const callbackRequestSchema = {
 export const tokenRequestSchema = {
   type: 'object',
   additionalProperties: false,
-  properties: { ttl_s: { type: 'integer', minimum: 1, maximum: MAX_TOKEN_TTL_S } },
+  properties: {
+    ttl_s: {
+      description: 'How long the token lasts, in seconds.',
+      type: 'integer',
+      minimum: 1,
+      maximum: MAX_TOKEN_TTL_S,
+    },
+  },
 } as const
 
 /** The body of POST /deliveries/redeliver. */
@@ -154,8 +183,13 @@ export const redeliverRequestSchema = {
   required: ['origin'],
   additionalProperties: false,
   properties: {
-    origin: { type: 'string', minLength: 1, maxLength: 2048 },
-    since: { type: 'string', format: 'date-time' },
+    origin: {
+      description: 'Scheme, host and port of the receiver.',
+      type: 'string',
+      minLength: 1,
+      maxLength: 2048,
+    },
+    since: { description: 'Only what died since then.', type: 'string', format: 'date-time' },
   },
 } as const
 

@@ -72,8 +72,7 @@ export const deliveryOperations: Readonly<Record<string, Operation>> = {
       status: { const: 'dead', description: 'There is no other list.' },
       origin: {
         type: 'string',
-        description: 'Only those to this scheme, host and port.',
-        examples: [receiver],
+        description: `Only those to this scheme, host and port, such as ${receiver}.`,
       },
       since: { type: 'string', format: 'date-time', description: 'Only those that died since then.' },
       limit: limitOf(DEAD_LIMIT),

@@ -19,7 +19,6 @@ const after = {
   type: 'string',
   pattern: '^\\d{0,15}$',
   description: 'The seq of the last event that the client knows.',
-  examples: ['7'],
 }
 export const limitOf = ({ usual, most }: Limit) => ({
   type: 'integer',
@@ -37,7 +36,6 @@ const cursor = {
   type: 'string',
   pattern: '^\\d{0,15}$',
   description: 'Goes before `after`: an EventSource sends it when it comes back.',
-  examples: ['7'],
 }
 
 const story: readonly EventType[] = ['job.queued', 'step.started', 'job.progress', 'job.completed']
@@ -80,7 +78,6 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
         type: 'string',
         pattern: '^[\\x20-\\x7e]{1,255}$',
         description: 'The same key with the same body is the same job, for 24 hours.',
-        examples: ['order-A-1'],
       },
     },
     body: { isRequired: true, schema: ref('JobRequest'), examples: requests },
@@ -159,7 +156,7 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
     query: { after },
     headers: {
       Prefer: prefer,
-      'If-None-Match': { type: 'string', description: 'The `ETag` of an earlier answer.', examples: ['"7"'] },
+      'If-None-Match': { type: 'string', description: 'The `ETag` of an earlier answer.' },
     },
     answers: {
       200: {

@@ -30,7 +30,7 @@ export interface Operation {
   readonly summary: string
   /** Markdown. */
   readonly description?: string
-  /** Schemas by name, each with a `description`. */
+  /** Schemas by name, each with a `description`. A page fills in their examples, so few have one. */
   readonly query?: Readonly<Record<string, object>>
   /** Which of these must be there. */
   readonly required?: readonly string[]

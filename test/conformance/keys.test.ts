@@ -57,16 +57,21 @@ const call = (method: string, path: string, headers: Record<string, string> = {}
     ...(method === 'POST' || method === 'PUT' ? { body: '{}' } : {}),
   })
 
-t.test('every route but the health of the node wants to know who asks', async (t) => {
-  for (const [method, path] of routes) {
-    const response = await call(method, path)
-    t.equal(response.status, 401, `${method} ${path}`)
-    t.equal(response.headers.get('www-authenticate'), 'Bearer')
-    if (method !== 'HEAD') t.match(await response.json(), { code: 'unauthorized', status: 401 })
-  }
-  for (const path of ['/livez', '/readyz']) t.equal((await get(gateway, path)).status, 200)
-  await isProblem(t, await get(gateway, '/nowhere'), 'no_such_route')
-})
+t.test(
+  'every route but the health of the node and what describes the API wants to know who asks',
+  async (t) => {
+    for (const [method, path] of routes) {
+      const response = await call(method, path)
+      t.equal(response.status, 401, `${method} ${path}`)
+      t.equal(response.headers.get('www-authenticate'), 'Bearer')
+      if (method !== 'HEAD') t.match(await response.json(), { code: 'unauthorized', status: 401 })
+    }
+    for (const path of ['/livez', '/readyz', '/openapi.json', '/asyncapi.json', '/docs']) {
+      t.equal((await get(gateway, path)).status, 200)
+    }
+    await isProblem(t, await get(gateway, '/nowhere'), 'no_such_route')
+  },
+)
 
 t.test('a route lets in whoever has all its scopes, and names the one that is missing', async (t) => {
   for (const [method, path, wanted] of routes) {
