@@ -7,6 +7,7 @@ import type { FastifyInstance, RouteOptions } from 'fastify'
 import t from 'tap'
 import { problems, type ProblemCode } from '../src/errors.ts'
 import { createJudge, examplesIn, partsOf, type Part } from './document.ts'
+import { startGateway } from './gateway.ts'
 import { startKeyedGateway } from './keys.ts'
 import { get, isProblem } from './conformance/clients.ts'
 
@@ -141,6 +142,30 @@ t.test('the job types in it are those that whoever asks may submit', async (t) =
     await fetch(`${url}/openapi.json`, { headers: { authorization: 'Bearer qk_x_y' } }),
     'unauthorized',
   )
+})
+
+t.test('where everybody is let in, everybody is shown them, and credentials are optional', async (t) => {
+  const { url } = await startGateway(t, { echo: { steps: ['echo'] } }, { redis: gateway.redis })
+  const document = (await (await fetch(`${url}/openapi.json`)).json()) as OpenApi
+  t.ok('input.echo' in document.components.schemas)
+  t.strictSame(document.paths['/jobs']?.['post']?.['security'], [{}, { key: ['jobs:write'] }])
+  t.strictSame(openapi.paths['/jobs']?.['post']?.['security'], [{ key: ['jobs:write'] }])
+})
+
+t.test('the page is made of what this host has, and may reach nothing else', async (t) => {
+  const response = await fetch(`${gateway.url}/docs`)
+  const policy = (response.headers.get('content-security-policy') ?? '').split('; ')
+  const sources = policy.flatMap((directive) => directive.split(' ').slice(1))
+  t.strictSame([...new Set(sources)].toSorted(), ["'none'", "'self'", "'unsafe-inline'", 'data:'])
+  t.ok(policy.includes("default-src 'none'") && policy.includes("script-src 'self'"))
+  const files = [...(await response.text()).matchAll(/ (?:src|href)="([^"]+)"/g)].map(([, path]) => path)
+  t.equal(files.length, 4)
+  for (const path of files) {
+    const file = await fetch(new URL(path ?? '', response.url))
+    t.match([file.url, file.status], [RegExp(`^${gateway.url}/docs/`), 200])
+    t.equal(file.headers.get('x-content-type-options'), 'nosniff')
+    await file.body?.cancel()
+  }
 })
 
 t.test('a request is judged by the document as it is by the gateway', async (t) => {

@@ -1,13 +1,28 @@
 import { DEAD_LIMIT } from '../deliver/deliveries.ts'
-import { jobId, receiver } from './examples.ts'
-import { limitOf, pageToken } from './job-operations.ts'
+import { jobId, jobsShown, receiver } from './examples.ts'
+import { limitOf, pageToken } from './parameters.ts'
 import { json, ref, type Operation } from './operation.ts'
 
-/* docs/PROTOCOL.md "GET /jobs/{id}/deliveries" to "POST /deliveries/redeliver". */
+/* docs/PROTOCOL.md "PUT /jobs/{id}/callback" to "POST /deliveries/redeliver". */
 
 const webhookId = `${jobId}.13`
 
 export const deliveryOperations: Readonly<Record<string, Operation>> = {
+  'PUT /jobs/:id/callback': {
+    id: 'setCallback',
+    tag: 'webhooks',
+    summary: 'Give a job a return address, or another one',
+    description:
+      'At any time, also after its end: all events after `after` that are asked for are delivered.',
+    body: {
+      isRequired: true,
+      schema: ref('CallbackRequest'),
+      examples: { address: { callback_url: `${receiver}/hooks`, callback_events: ['*'], after: 3 } },
+    },
+    answers: { 200: { description: 'The job.', content: jobsShown('running') } },
+    problems: ['bad_cursor', 'not_found'],
+  },
+
   'GET /jobs/:id/deliveries': {
     id: 'getDeliveries',
     tag: 'webhooks',

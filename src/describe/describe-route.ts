@@ -3,13 +3,16 @@ import type { Needs } from '../access/authenticate.ts'
 import { deliveryOperations } from './delivery-operations.ts'
 import { gatewayOperations } from './gateway-operations.ts'
 import { headers, type HeaderName } from './headers.ts'
+import { eventOperations } from './event-operations.ts'
 import { jobOperations } from './job-operations.ts'
+import { pathParameters } from './parameters.ts'
 import type { Answer, Content, Operation } from './operation.ts'
 import { problemsOf } from './problem-responses.ts'
 
 /** What is said of each route, by its method and path as they are registered. */
-export const operations: Readonly<Record<string, Operation>> = {
+const operations: Readonly<Record<string, Operation>> = {
   ...jobOperations,
+  ...eventOperations,
   ...deliveryOperations,
   ...gatewayOperations,
 }
@@ -19,12 +22,6 @@ const ofCounted: readonly HeaderName[] = ['RateLimit', 'RateLimit-Policy']
 
 /** What a route without `needs` asks for. */
 const admin: Needs = { scopes: ['admin'], orJobToken: false }
-
-const parameters = {
-  id: { type: 'string', description: 'The job’s id.', examples: ['01a2070d-1975-74f5-aaa4-55f9917c2231'] },
-  seq: { type: 'string', pattern: '^[1-9]\\d{0,8}$', description: 'The event’s seq.', examples: ['13'] },
-  file: { type: 'string', description: 'Its name.', examples: ['swagger-ui.css'] },
-} as const
 
 /**
  * Says what a route does, as @fastify/swagger takes it. That one adds the path; of the bodies it would rewrite what it
@@ -39,7 +36,7 @@ export function describeRoute(
   if (method === 'OPTIONS') return { hide: true }
   const needs = config?.needs ?? admin
   const operation = operations[`${String(method)} ${url}`]
-  const asked = { method: String(method), url, needs, hasBody: operation?.body !== undefined }
+  const asked = { url, needs, hasBody: operation?.body !== undefined }
   const counted = needs === 'open' ? [] : ofCounted
   const answers = Object.entries(operation?.answers ?? {}).map(([status, answer]) => {
     const mayHave = [...(answer.mayHave ?? []), ...counted]
@@ -57,7 +54,7 @@ export function describeRoute(
     params: {
       type: 'object',
       properties: Object.fromEntries(
-        Object.entries(parameters).filter(([name]) => url.split('/').includes(`:${name}`)),
+        Object.entries(pathParameters).filter(([name]) => url.split('/').includes(`:${name}`)),
       ),
     },
     security: securityOf(needs, isOpen),

@@ -31,16 +31,23 @@ export async function registerDescribe(
       openapi.complete((given as { openapiObject: object }).openapiObject as OpenApi.Skeleton),
   })
 
+  const write = async (types: readonly JobType[] | null): Promise<string> => {
+    openapi ??= await import('./openapi.ts')
+    return JSON.stringify(openapi.withTypes(app.swagger() as unknown as OpenApi.Document, types))
+  }
+  // What everybody may ask for is written once.
+  let openApiText: string | null = null
+  let asyncApiText: string | null = null
+
   app.get('/openapi.json', open, async (request, reply) => {
     const types = await typesFor(request)
-    openapi ??= await import('./openapi.ts')
     varyBy(reply, 'authorization')
-    return sendDocument(reply, openapi.withTypes(app.swagger() as unknown as OpenApi.Document, types))
+    return sendDocument(reply, types ? await write(types) : (openApiText ??= await write(null)))
   })
 
   app.get('/asyncapi.json', open, async (_request, reply) => {
     const { asyncApi } = await import('./asyncapi.ts')
-    return sendDocument(reply, asyncApi())
+    return sendDocument(reply, (asyncApiText ??= JSON.stringify(asyncApi())))
   })
 
   registerPage(app)
@@ -54,9 +61,6 @@ export async function registerDescribe(
   }
 }
 
-function sendDocument(reply: FastifyReply, document: object): FastifyReply {
-  return reply
-    .header('cache-control', 'private, no-cache')
-    .type('application/json; charset=utf-8')
-    .send(JSON.stringify(document))
+function sendDocument(reply: FastifyReply, text: string): FastifyReply {
+  return reply.header('cache-control', 'private, no-cache').type('application/json; charset=utf-8').send(text)
 }

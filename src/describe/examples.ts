@@ -1,6 +1,7 @@
 import { eventText, jobText } from '../job.ts'
 import { problemObject, type ProblemCode, type ProblemObject } from '../errors.ts'
 import type { EventType, JobRecord } from '../messages.ts'
+import { json, ref } from './operation.ts'
 
 /* Examples are written by what writes the answers. */
 
@@ -81,6 +82,11 @@ export const jobs = {
   failed: show(failed),
   canceled: show(canceled),
   expired: show(expired),
+}
+
+/** Some of these, for the body of an answer. */
+export function jobsShown(...names: (keyof typeof jobs)[]) {
+  return json(ref('Job'), Object.fromEntries(names.map((name) => [name, jobs[name]])))
 }
 
 const event = (job: JobRecord, type: EventType, data: unknown): string =>

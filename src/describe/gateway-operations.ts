@@ -3,14 +3,6 @@ import { json, ref, type Content, type Operation } from './operation.ts'
 const text = (example: string): Content => ({ schema: { type: 'string' }, examples: { shown: example } })
 
 export const gatewayOperations: Readonly<Record<string, Operation>> = {
-  'GET /ws': {
-    id: 'openSocket',
-    tag: 'events',
-    summary: 'Open a WebSocket for many jobs',
-    description: 'With the subprotocol `quartet.v1`. Its messages are in [asyncapi.json](asyncapi.json).',
-    answers: { 101: { description: 'The socket is open: `init` is the first message.' } },
-    problems: ['upgrade_required'],
-  },
   'GET /livez': {
     id: 'getLiveness',
     tag: 'gateway',
@@ -51,7 +43,7 @@ export const gatewayOperations: Readonly<Record<string, Operation>> = {
         content: json({ type: 'object', required: ['openapi', 'info', 'paths'] }),
       },
     },
-    problems: ['unauthorized', 'authentication_unavailable', 'store_unavailable'],
+    problems: ['unauthorized', 'forbidden', 'authentication_unavailable', 'store_unavailable'],
   },
   'GET /asyncapi.json': {
     id: 'getAsyncApi',

@@ -1,68 +1,11 @@
-import { ndjson } from '../deliver/ndjson.ts'
-import { MAX_WAIT_S, type Limit } from '../deliver/negotiate.ts'
 import { LIST_LIMIT } from '../deliver/poll.ts'
-import { EVENTS_LIMIT } from '../deliver/events.ts'
-import { sse } from '../deliver/sse.ts'
-import type { StreamFormat } from '../deliver/stream.ts'
-import { jobStatuses, MAX_TOKEN_TTL_S, toEvent, type EventType } from '../messages.ts'
-import { eventTexts, events, jobId, jobs, problemExample, receiver, requests, result } from './examples.ts'
-import { json, ref, type Answer, type Operation } from './operation.ts'
+import { jobStatuses } from '../messages.ts'
+import { streams } from './event-operations.ts'
+import { jobId, jobs, jobsShown, problemExample, requests, result } from './examples.ts'
+import { json, ref, type Operation } from './operation.ts'
+import { after, limitOf, pageToken, prefer } from './parameters.ts'
 
 /* docs/PROTOCOL.md "HTTP". */
-
-const prefer = {
-  type: 'string',
-  description: `\`wait=N\` holds the answer, at most ${MAX_WAIT_S} s (RFC 7240 section 4.3).`,
-  examples: ['wait=30'],
-}
-const after = {
-  type: 'string',
-  pattern: '^\\d{0,15}$',
-  description: 'The seq of the last event that the client knows.',
-}
-export const limitOf = ({ usual, most }: Limit) => ({
-  type: 'integer',
-  minimum: 1,
-  maximum: most,
-  default: usual,
-  description: 'How many at most.',
-})
-export const pageToken = {
-  type: 'string',
-  description: 'The `next_page_token` of the page before, with the same filters.',
-}
-
-const cursor = {
-  type: 'string',
-  pattern: '^\\d{0,15}$',
-  description: 'Goes before `after`: an EventSource sends it when it comes back.',
-}
-
-const story: readonly EventType[] = ['job.queued', 'step.started', 'job.progress', 'job.completed']
-
-const written = ({ preamble, encode }: StreamFormat): string =>
-  preamble + story.map((type) => encode(toEvent(eventTexts[type])).toString()).join('')
-
-/** The two that go on until the job has ended. */
-const streams: NonNullable<Answer['content']> = {
-  'text/event-stream': {
-    schema: {
-      type: 'string',
-      description: 'Each `data` is an event on one line, `id` its seq, `event` its type.',
-    },
-    itemSchema: ref('Event'),
-    examples: { story: written(sse) },
-  },
-  'application/x-ndjson': {
-    schema: { type: 'string', description: 'An event a line.' },
-    itemSchema: ref('Event'),
-    examples: { story: written(ndjson) },
-  },
-}
-
-const whichJob = 'The job.'
-const jobAnswer = (...names: (keyof typeof jobs)[]) =>
-  json(ref('Job'), Object.fromEntries(names.map((name) => [name, jobs[name]])))
 
 export const jobOperations: Readonly<Record<string, Operation>> = {
   'POST /jobs': {
@@ -86,13 +29,13 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
         description: 'The job has ended already; or, for who accepts a stream, its events from the first on.',
         headers: ['Location', 'X-Correlation-Id'],
         mayHave: ['ETag', 'Preference-Applied', 'Idempotent-Replayed', 'Cache-Control', 'X-Accel-Buffering'],
-        content: { ...jobAnswer('completed', 'failed'), ...streams },
+        content: { ...jobsShown('completed', 'failed'), ...streams },
       },
       202: {
         description: 'The job was accepted.',
         headers: ['Location', 'X-Correlation-Id', 'ETag', 'Retry-After'],
         mayHave: ['Preference-Applied', 'Idempotent-Replayed'],
-        content: jobAnswer('queued'),
+        content: jobsShown('queued'),
       },
     },
     problems: ['type_not_allowed', 'not_found', 'not_acceptable', 'idempotency_mismatch', 'queue_full'],
@@ -160,10 +103,10 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
     },
     answers: {
       200: {
-        description: whichJob,
+        description: 'The job.',
         headers: ['ETag', 'Cache-Control'],
         mayHave: ['Retry-After', 'Preference-Applied'],
-        content: jobAnswer('queued', 'running', 'completed', 'failed', 'canceled', 'expired'),
+        content: jobsShown('queued', 'running', 'completed', 'failed', 'canceled', 'expired'),
       },
       304: {
         description: 'Nothing has changed.',
@@ -195,8 +138,8 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
     description:
       'Needs no body. A worker that has the job is not interrupted: what it does is over when the attempt is.',
     answers: {
-      200: { description: 'It is canceled.', content: jobAnswer('canceled') },
-      202: { description: 'It will be, once its worker is done.', content: jobAnswer('canceling') },
+      200: { description: 'It is canceled.', content: jobsShown('canceled') },
+      202: { description: 'It will be, once its worker is done.', content: jobsShown('canceling') },
     },
     problems: ['not_found', 'already_finished'],
   },
@@ -215,60 +158,11 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
           token: {
             token: 'qt_eyJqIjoiMDFhMjA3MGQifQ.bm90IGEgcmVhbCBvbmUsIGJ1dCBvZiB0aGlzIGtpbmQ',
             job_id: jobId,
-            expires_at: new Date(Date.UTC(2026, 10, 23, 6, 32) + MAX_TOKEN_TTL_S).toISOString(),
+            expires_at: '2026-11-23T06:32:08.725Z',
           },
         }),
       },
     },
     problems: ['not_found'],
-  },
-
-  'GET /jobs/:id/events': {
-    id: 'getEvents',
-    tag: 'events',
-    summary: 'Follow a job, or read its journal',
-    description:
-      'From the cursor on, in what `Accept` prefers: a stream of server-sent events (also without `Accept`), the same as ' +
-      'NDJSON, or as JSON a page at once.',
-    query: {
-      after,
-      limit: { ...limitOf(EVENTS_LIMIT), description: 'How many events a page has at most.' },
-    },
-    headers: { 'Last-Event-ID': cursor },
-    answers: {
-      200: {
-        description: 'The events.',
-        headers: ['Vary'],
-        mayHave: ['Cache-Control', 'X-Accel-Buffering'],
-        content: {
-          ...streams,
-          ...json(ref('EventPage'), {
-            page: { events: [events['step.started'], events['job.progress']], seq: 7, truncated: false },
-            trimmed: { events: [events['job.snapshot'], events['step.started']], seq: 6, truncated: true },
-          }),
-        },
-      },
-      204: {
-        description: 'The job has ended and has nothing after the cursor, which stops an EventSource.',
-        headers: ['Vary'],
-        mayHave: ['Cache-Control'],
-      },
-    },
-    problems: ['bad_cursor', 'not_found', 'not_acceptable'],
-  },
-
-  'PUT /jobs/:id/callback': {
-    id: 'setCallback',
-    tag: 'webhooks',
-    summary: 'Give a job a return address, or another one',
-    description:
-      'At any time, also after its end: all events after `after` that are asked for are delivered.',
-    body: {
-      isRequired: true,
-      schema: ref('CallbackRequest'),
-      examples: { address: { callback_url: `${receiver}/hooks`, callback_events: ['*'], after: 3 } },
-    },
-    answers: { 200: { description: whichJob, content: jobAnswer('running') } },
-    problems: ['bad_cursor', 'not_found'],
   },
 }

@@ -80,13 +80,18 @@ export function registerPage(app: FastifyInstance): void {
       .send(html),
   )
 
+  const kept = new Map<string, Buffer>([['start.js', Buffer.from(start)]])
   app.get<{ Params: { file: string } }>('/docs/:file', open, async (request, reply) => {
     const { file } = request.params
     const type = Object.hasOwn(files, file) ? files[file] : undefined
     if (type === undefined) throw new Problem('no_such_route', `GET /docs/${file}`)
     reply.header('cache-control', CACHE).type(type)
-    if (file === 'start.js') return reply.send(start)
-    const path = fileURLToPath(import.meta.resolve(`@fastify/swagger-ui/static/${file}`))
-    return reply.send(await readFile(path))
+    const content = kept.get(file) ?? (await readAsset(file))
+    kept.set(file, content)
+    return reply.send(content)
   })
+}
+
+function readAsset(file: string): Promise<Buffer> {
+  return readFile(fileURLToPath(import.meta.resolve(`@fastify/swagger-ui/static/${file}`)))
 }

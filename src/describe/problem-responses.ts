@@ -4,7 +4,7 @@ import { headers, type HeaderName } from './headers.ts'
 import { problemExample } from './examples.ts'
 import { ref } from './operation.ts'
 
-export const problemCodes = Object.keys(problems) as ProblemCode[]
+const problemCodes = Object.keys(problems) as ProblemCode[]
 const statusOf = (code: ProblemCode): number => problems[code].status
 
 /** Those that a request can meet wherever it goes. */
@@ -14,10 +14,11 @@ const anywhere: readonly ProblemCode[] = [
   'headers_too_large',
   'internal',
 ]
-/** Those of whoever has to say who he is, and is counted. */
+/** Those of whoever has to say who he is, and is counted; an authorizer may forbid anything. */
 const guarded: readonly ProblemCode[] = [
   'unauthorized',
   'missing_scope',
+  'forbidden',
   ...problemCodes.filter((code) => statusOf(code) === 429),
   'store_unavailable',
   'authentication_unavailable',
@@ -48,7 +49,6 @@ const mayHave: Readonly<Record<number, readonly HeaderName[]>> = {
 }
 
 export interface Asked {
-  readonly method: string
   readonly url: string
   readonly needs: Needs | 'open'
   readonly hasBody: boolean
@@ -60,14 +60,13 @@ export interface Asked {
  * @returns references to responses by status, each of all the codes that it can have
  */
 export function problemsOf(
-  { method, url, needs, hasBody }: Asked,
+  { url, needs, hasBody }: Asked,
   own: readonly ProblemCode[],
 ): Readonly<Record<string, object>> {
-  const given = new Set([
+  const given = new Set<ProblemCode>([
     ...anywhere,
     ...(needs === 'open' ? [] : guarded),
-    ...(method === 'GET' ? [] : (['forbidden'] as const)),
-    ...(url.includes('/:') ? (['no_such_route'] as const) : []),
+    ...(url.includes('/:') ? ['no_such_route' as const] : []),
     ...(hasBody ? ofBodies : []),
     ...own,
   ])
