@@ -118,6 +118,6 @@ function welcome({ host, roles, auth }: Config, { port }: AddressInfo, redisUrl:
   console.log(
     `\nQuartet listens on ${url} (Redis: ${redisUrl.replace(/\/\/[^@/]*@/, '//')}). Try:\n\n` +
       `  curl -N ${url}/jobs -H 'content-type: application/json' -H 'accept: text/event-stream'${credential} \\\n` +
-      `    -d '{"type":"${example}","input":${input}}'\n`,
+      `    -d '{"type":"${example}","input":${input}}'\n\nor open ${url}/docs.\n`,
   )
 }
