@@ -17,6 +17,8 @@ const operations: Readonly<Record<string, Operation>> = {
   ...gatewayOperations,
 }
 
+const named = new Set(Object.values(operations).flatMap(({ problems = [] }) => problems))
+
 /** What the answers of a route may have whose requests are counted. */
 const ofCounted: readonly HeaderName[] = ['RateLimit', 'RateLimit-Policy']
 
@@ -67,7 +69,7 @@ export function describeRoute(
       }),
       responses: {
         ...Object.fromEntries(answers),
-        ...problemsOf(asked, operation?.problems ?? []),
+        ...problemsOf(asked, operation?.problems ?? [], named),
       },
     },
   }

@@ -14,12 +14,11 @@ const anywhere: readonly ProblemCode[] = [
   'headers_too_large',
   'internal',
 ]
-/** Those of whoever has to say who he is, and is counted; an authorizer may forbid anything. */
+/** Those of whoever has to say who he is; an authorizer may forbid anything. */
 const guarded: readonly ProblemCode[] = [
   'unauthorized',
   'missing_scope',
   'forbidden',
-  ...problemCodes.filter((code) => statusOf(code) === 429),
   'store_unavailable',
   'authentication_unavailable',
 ]
@@ -48,6 +47,9 @@ const mayHave: Readonly<Record<number, readonly HeaderName[]>> = {
   503: ['Retry-After'],
 }
 
+/** Limits: one that no route names is for all that know who asks. */
+const ofLimits = problemCodes.filter((code) => statusOf(code) === 429)
+
 export interface Asked {
   readonly url: string
   readonly needs: Needs | 'open'
@@ -57,15 +59,18 @@ export interface Asked {
 /**
  * The problems of a route: its own, and those that follow from what it asks for.
  *
+ * @param own those that it names
+ * @param named those that any route names
  * @returns references to responses by status, each of all the codes that it can have
  */
 export function problemsOf(
   { url, needs, hasBody }: Asked,
   own: readonly ProblemCode[],
+  named: ReadonlySet<ProblemCode>,
 ): Readonly<Record<string, object>> {
   const given = new Set<ProblemCode>([
     ...anywhere,
-    ...(needs === 'open' ? [] : guarded),
+    ...(needs === 'open' ? [] : [...guarded, ...ofLimits.filter((code) => !named.has(code))]),
     ...(url.includes('/:') ? ['no_such_route' as const] : []),
     ...(hasBody ? ofBodies : []),
     ...own,
