@@ -86,7 +86,19 @@ for (const [whose, document] of Object.entries({ member: openapi, stranger })) {
     const examples = [...examplesIn(document)]
     for (const [pointer, example] of examples) t.strictSame(judge(pointer, example), [], pointer)
     t.ok(examples.length > 150, `${examples.length} examples`)
+    for (const [pointer, event] of streamedIn(document)) t.strictSame(judge(pointer, event), [], pointer)
   })
+}
+
+/** The events in the examples of streams, each with the JSON Pointer of its schema. */
+function* streamedIn(document: object): Generator<readonly [pointer: string, event: unknown]> {
+  for (const [pointer, part] of partsOf(document)) {
+    if (!('x-itemSchema' in part)) continue
+    const { story } = part['examples'] as { readonly story: { readonly value: string } }
+    const lines = [...story.value.matchAll(/^(?:data: )?(\{.*)$/gm)]
+    if (lines.length !== 4) throw new Error(`Expected four events, got ${lines.length}`)
+    for (const [, text = ''] of lines) yield [`${pointer}/x-itemSchema`, JSON.parse(text)]
+  }
 }
 
 t.test('every route is in the document, and nothing else is', async (t) => {

@@ -16,7 +16,7 @@ const policy = [
   "frame-ancestors 'none'",
 ].join('; ')
 
-/** Addresses are relative, so that the page also works behind a prefix. */
+/** Addresses are relative, so that the page is also found behind a prefix. */
 const html = `<!doctype html>
 <html lang="en">
 <head>
@@ -34,25 +34,22 @@ const html = `<!doctype html>
 </html>
 `
 
-/** Whoever enters a key gets the document that is for it. */
-const start = `let key
-const ui = SwaggerUIBundle({
+/** Whoever enters a key that is one is shown the document that is for it. */
+const start = `const ui = SwaggerUIBundle({
   url: 'openapi.json',
   dom_id: '#reference',
   validatorUrl: null,
   defaultModelsExpandDepth: 0,
-  requestInterceptor(request) {
-    if (request.loadSpec && key) request.headers.Authorization = 'Bearer ' + key
-    return request
-  },
   plugins: [{
     statePlugins: {
       auth: {
         wrapActions: {
-          authorize: (authorize) => (given) => {
-            key = given.key?.value ?? key
+          authorize: (authorize) => async (given) => {
             authorize(given)
-            if (given.key) ui.specActions.download()
+            if (!given.key) return
+            const headers = { authorization: 'Bearer ' + given.key.value }
+            const answer = await fetch('openapi.json', { headers })
+            if (answer.ok) ui.specActions.updateSpec(await answer.text())
           },
         },
       },

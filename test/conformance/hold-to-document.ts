@@ -2,18 +2,21 @@ import type { Test } from 'tap'
 import { createJudge, partsOf, type Part } from '../document.ts'
 import { eventsIn, all } from './clients.ts'
 
-interface Response_ extends Part {
+interface DescribedAnswer extends Part {
   readonly $ref?: string
   readonly headers?: Readonly<Record<string, { readonly required?: boolean }>>
   readonly content?: Readonly<Record<string, Part>>
 }
 interface OpenApi {
   readonly paths: Readonly<
-    Record<string, Readonly<Record<string, { readonly responses: Readonly<Record<string, Response_>> }>>>
+    Record<
+      string,
+      Readonly<Record<string, { readonly responses: Readonly<Record<string, DescribedAnswer>> }>>
+    >
   >
   readonly components: {
     readonly schemas: Readonly<Record<string, Part>>
-    readonly responses: Readonly<Record<string, Response_>>
+    readonly responses: Readonly<Record<string, DescribedAnswer>>
   }
 }
 
