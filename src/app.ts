@@ -105,7 +105,12 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const access = createAccess({ config, store, log })
 
   // Accept.
-  const guard = createReturnAddressGuard({ allow: config.callbackAllow, proxy: config.callbackProxy })
+  const guard = createReturnAddressGuard({
+    allow: config.callbackAllow,
+    // Tenants are not to learn this network's names by their callback URLs.
+    isDiscreet: config.auth.size > 0,
+    proxy: config.callbackProxy,
+  })
   const signingKeys = config.webhookSecrets === null ? null : parseSigningKeys(config.webhookSecrets)
   const judgeCallback = createJudgeCallback(signingKeys, guard)
   const types = roles.has('http') ? [...catalog.types.keys()] : []

@@ -106,6 +106,25 @@ t.test('a name with a public and a private address is refused, in whatever order
 })
 
 t.test(
+  'where there are tenants a refusal does not tell what a name of this network resolves to',
+  async (t) => {
+    const { port, reached } = await startListener(t)
+    const { lookup } = await startDnsServer(t, { 'db.example': [['127.0.0.1']], 'v6.example': [['::1']] })
+    const { check, send } = startSender(t, { lookup, isDiscreet: true })
+    for (const host of ['db.example', 'v6.example', 'unknown.example']) {
+      const reason = `${host} does not resolve to public addresses`
+      t.strictSame(await check(`http://${host}:${port}/`), { status: 'refused', reason })
+    }
+    t.match(await send(`http://db.example:${port}/`), {
+      status: 'blocked',
+      error: 'db.example does not resolve to public addresses',
+    })
+    t.match(await check(`http://127.0.0.1:${port}/`), { reason: /^127\.0\.0\.1 is a loopback address/ })
+    t.strictSame(reached, [])
+  },
+)
+
+t.test(
   'a name that is public when it is given and private when it is used is blocked, each time',
   async (t) => {
     const { port, reached } = await startListener(t)

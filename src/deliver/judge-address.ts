@@ -48,11 +48,12 @@ const KINDS: Readonly<Record<string, string>> = {
  * carries an IPv4 address is judged as that one.
  *
  * @param allow CIDRs that may be reached although they are not public; a bare address is a CIDR of one
+ * @param isDiscreet whether a refusal is silent about what a name resolves to: that is for this network to know
  * @throws an Error for an entry of `allow` that is no CIDR
  * @see https://www.iana.org/assignments/iana-ipv4-special-registry
  * @see https://www.iana.org/assignments/iana-ipv6-special-registry
  */
-export function createAddressJudge(allow: readonly string[]): AddressJudge {
+export function createAddressJudge(allow: readonly string[], isDiscreet = false): AddressJudge {
   const allowed = allow.map(parseCidr)
   const isListed = (address: Address) => allowed.some((cidr) => isWithin(address, cidr))
 
@@ -61,6 +62,7 @@ export function createAddressJudge(allow: readonly string[]): AddressJudge {
       const kind = isListed(address) ? undefined : specialKind(address)
       if (kind === undefined) continue
       const found = address.toString()
+      if (isDiscreet && found !== host) return hiddenRefusal(host)
       const bits = address.kind() === 'ipv4' ? 32 : 128
       const what = found === host ? `is ${kind}` : `resolves to ${found}, ${kind}`
       return `${host} ${what}; QUARTET_CALLBACK_ALLOW=${found}/${bits} allows it`
@@ -69,6 +71,11 @@ export function createAddressJudge(allow: readonly string[]): AddressJudge {
   }
 
   return { isAllowed: (address) => endsOf(address).every(isListed), refusal }
+}
+
+/** The same for a name that does not resolve and one that resolves to what may not be reached. */
+export function hiddenRefusal(host: string): string {
+  return `${host} does not resolve to public addresses`
 }
 
 function parseCidr(text: string): Cidr {

@@ -3,7 +3,7 @@ import type { LookupFunction } from 'node:net'
 import { Agent, type Dispatcher } from 'undici'
 import { createOpenTunnel, parseCallbackProxy } from './callback-proxy.ts'
 import { createConnectReceiver } from './connect-receiver.ts'
-import { createAddressJudge } from './judge-address.ts'
+import { createAddressJudge, hiddenRefusal } from './judge-address.ts'
 import { createLookup } from './look-up.ts'
 import { createResolveHost } from './resolve-host.ts'
 
@@ -33,6 +33,7 @@ const TRANSIENT = ['EAI_AGAIN', 'EREFUSED', 'ESERVFAIL', 'ETIMEDOUT', 'ETIMEOUT'
  * when all of its addresses may. An IPv6 address that carries an IPv4 address is judged as that one.
  *
  * @param options.allow CIDRs that may be reached although they are not public; a bare address is a CIDR of one
+ * @param options.isDiscreet whether a client is not told what a name resolves to, nor whether it does
  * @param options.proxy the URL of a forward proxy that takes every connection; see {@link parseCallbackProxy}. A name
  *   that does not resolve here is then left to it, so it must itself refuse what is not to be reached.
  * @param options.lookup resolves names, as `net.connect` takes it; look-up.ts by default
@@ -42,14 +43,15 @@ const TRANSIENT = ['EAI_AGAIN', 'EREFUSED', 'ESERVFAIL', 'ETIMEDOUT', 'ETIMEOUT'
  */
 export function createReturnAddressGuard(options: {
   allow: readonly string[]
+  isDiscreet?: boolean
   proxy?: string | null
   lookup?: LookupFunction
   connectTimeoutMs?: number
   maxAnswerBytes?: number
 }): ReturnAddressGuard {
-  const { allow, proxy = null, lookup = createLookup() } = options
+  const { allow, isDiscreet = false, proxy = null, lookup = createLookup() } = options
   const { connectTimeoutMs = 5_000, maxAnswerBytes = 65_536 } = options
-  const judge = createAddressJudge(allow)
+  const judge = createAddressJudge(allow, isDiscreet)
   const resolve = createResolveHost(lookup, judge)
   const openTunnel = proxy === null ? null : createOpenTunnel(parseCallbackProxy(proxy))
   const { connect, giveUp } = createConnectReceiver({
@@ -75,7 +77,7 @@ export function createReturnAddressGuard(options: {
       const { code, message } = error as NodeJS.ErrnoException
       // A resolver that has no answer just now says nothing of the address, and every try asks again.
       if (openTunnel !== null || (code !== undefined && TRANSIENT.includes(code))) return parsed
-      return refused(`${host} does not resolve (${code ?? message})`)
+      return refused(isDiscreet ? hiddenRefusal(host) : `${host} does not resolve (${code ?? message})`)
     }
     const addresses = found.map(({ address }) => address)
     const reason = judge.refusal(host, addresses)
