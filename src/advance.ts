@@ -14,6 +14,9 @@ export type Outcome =
   | { readonly kind: 'retrying'; readonly queue: string; readonly reason: string; readonly delayMs: number }
   | { readonly kind: 'completed'; readonly queue: string; readonly result: string }
   | { readonly kind: 'failed'; readonly queue: string; readonly reason: string }
+  /** Progress, or a result, that is larger than it may be. */
+  | { readonly kind: 'omitted'; readonly queue: string; readonly bytes: number }
+  | { readonly kind: 'oversized'; readonly queue: string; readonly bytes: number; readonly most: number }
   | { readonly kind: 'removed'; readonly queue: string }
   | { readonly kind: 'end_requested'; readonly ending: 'canceled' | 'expired' }
   | { readonly kind: 'canceling' }
@@ -80,7 +83,14 @@ export function advance(draft: Draft, outcome: Outcome, at: number): void {
     case 'completed':
       return complete(draft, oneLine(outcome.result))
     case 'failed':
-      return record.ending === 'canceled' ? end(draft, 'canceled', null) : fail(draft, outcome.reason)
+      return fail(draft, stepFailure(outcome.reason))
+    case 'omitted':
+      return emit(draft, 'job.progress', `{"omitted_bytes":${outcome.bytes}}`)
+    case 'oversized':
+      return fail(
+        draft,
+        problemObject('result_too_large', `Expected at most ${outcome.most} bytes, got ${outcome.bytes}`),
+      )
     case 'removed':
       return record.ending ? endAs(draft, record.ending) : end(draft, 'failed', problemObject('job_removed'))
     case 'end_requested':
@@ -151,15 +161,20 @@ function complete(draft: Draft, result: string): void {
   draft.followUp.enqueue = true
 }
 
-function fail(draft: Draft, reason: string): void {
-  const { attempt } = draft.record
-  const { detail, problem } = readFailure(reason)
+function fail(draft: Draft, { problem, ...error }: ProblemObject): void {
+  const { attempt, ending } = draft.record
+  if (ending === 'canceled') return end(draft, 'canceled', null)
   end(draft, 'failed', {
-    ...problemObject('step_failed', detail),
+    ...error,
     ...stepOf(draft.record),
     attempts: attempt,
     ...(problem && { problem }),
   })
+}
+
+function stepFailure(reason: string): ProblemObject {
+  const { detail, problem } = readFailure(reason)
+  return { ...problemObject('step_failed', detail), ...(problem && { problem }) }
 }
 
 function endAs(draft: Draft, ending: 'canceled' | 'expired'): void {

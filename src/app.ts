@@ -4,15 +4,20 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { createAccess, type AccessParts } from './access/access.ts'
 import { registerAuthenticate } from './access/authenticate.ts'
 import { registerBrowsers } from './access/browsers.ts'
+import { limitRequests } from './access/limit-requests.ts'
+import { createPlaces, type PlacesParts } from './access/places.ts'
 import { createBacklogs } from './backlog.ts'
+import { createBoundOutcome } from './bound-outcome.ts'
 import { startHttpSteps, type HttpSteps } from './call/http-steps.ts'
 import type { Catalog } from './catalog.ts'
 import { registerChangeJob } from './change-job.ts'
 import type { JudgeCallback } from './check-request.ts'
 import { collect } from './collect.ts'
 import type { Config } from './config.ts'
+import type { Limited } from './config-limits.ts'
 import { registerDeliveries } from './deliver/deliveries.ts'
 import { registerEvents } from './deliver/events.ts'
+import { createHoldOpen } from './deliver/hold-open.ts'
 import { registerPoll } from './deliver/poll.ts'
 import { createReturnAddressGuard, type ReturnAddressGuard } from './deliver/return-address.ts'
 import { createWebhookSender } from './deliver/send-webhook.ts'
@@ -34,14 +39,15 @@ import { registerPostBatch } from './post-batch.ts'
 import { registerPostJob } from './post-job.ts'
 import { createQueues } from './queues.ts'
 import { createResultQueue, type ResultQueue } from './result-queue.ts'
-import { BODY_LIMIT, createServer } from './server.ts'
+import { createServer } from './server.ts'
 import type { Connect } from './store/redis/connect.ts'
 import { createReplicate } from './store/redis/replicate.ts'
 import { createRedisStore } from './store/redis/redis-store.ts'
 import { createSubmit } from './submit.ts'
 import { watch } from './watchdog.ts'
 
-const BATCH_BODY_LIMIT = 8 * BODY_LIMIT
+/** So many bodies may be in one batch. */
+const BATCH_BODIES = 8
 /** How long a start waits for Redis before it goes on without: it then answers 503 until Redis is there. */
 const CONNECT_MS = 3_000
 /** How long requests and tries of webhooks under way may take once the gateway closes; the rest is made again. */
@@ -57,7 +63,16 @@ export interface AppParts {
     | 'callbackProxy'
     | 'callbackSchedule'
     | 'corsOrigins'
+    | 'maxBodyBytes'
+    | 'maxProgressBytes'
+    | 'maxResultBytes'
+    | 'maxSockets'
+    | 'maxStreams'
+    | 'maxSubscriptions'
+    | 'rateLimit'
     | 'roles'
+    | 'socketMessages'
+    | 'trustedProxies'
     | 'waitReplicas'
     | 'webhookSecrets'
   >
@@ -73,7 +88,7 @@ export interface AppParts {
  * `close()` ends everything that was made here; `listen()` is the caller's.
  */
 export async function buildApp({ config, catalog, connect, logger }: AppParts): Promise<FastifyInstance> {
-  const app = createServer(logger)
+  const app = createServer(logger, config)
   const { log } = app
   const closing = new AbortController()
   // Every consumer and every held request listens to it.
@@ -99,6 +114,7 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const collected = roles.has('collect') ? catalog.queues : []
   const membership = createMembership({ store, node, queues: collected, log })
   const metrics = createMetrics()
+  const countLimited = (limit: Limited) => metrics.limited.inc({ limit })
   const knownJobs = createKnownJobs()
 
   // Let in.
@@ -146,7 +162,8 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     if (roles.has('http')) consumers.push(backlogs.watch(closing.signal), access.keepUp(closing.signal))
     if (!roles.has('collect')) return
     const shared = { store, queues, followUps, handOver, resultsOf: results.of, metrics, log }
-    const parts = { ...shared, knownJobs, owner: node, membership }
+    const boundOutcome = createBoundOutcome({ config, countLimited, log })
+    const parts = { ...shared, knownJobs, boundOutcome, owner: node, membership }
     for (const queue of catalog.queues) {
       consumers.push(collect({ ...parts, queue, results: results.of(queue) }, closing.signal))
     }
@@ -159,6 +176,9 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
   const countProblem = ({ code }: Problem) => metrics.problems.inc({ code })
   if (roles.has('http')) {
     const { signal } = closing
+    const { rateLimit: limit, maxStreams, maxSockets } = config
+    const places = (kind: PlacesParts['kind'], most: number | null) =>
+      most === null ? null : createPlaces({ store, node, kind, most, closing: signal, log })
     const parts = {
       store,
       queues,
@@ -170,12 +190,14 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       streams,
       closing: signal,
       countProblem,
+      holdOpen: createHoldOpen(places('streams', maxStreams)),
       ...access,
     }
     await app.register(accepts.default)
     registerProblemHandler(app, countProblem)
     const isAllowedOrigin = await registerBrowsers(app, config.corsOrigins)
     registerAuthenticate(app, parts)
+    const requests = limit && (await limitRequests(app, { limit, store }))
     await registerDescribe(app, { ...access, catalog, isOpen: config.auth.size === 0 })
     registerHealth(app, parts)
     registerMetrics(app, {
@@ -187,13 +209,21 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
       isAuthorizerAway: () => access.isAuthorizerAway(),
     })
     registerPostJob(app, parts)
-    registerPostBatch(app, { ...parts, bodyLimit: BATCH_BODY_LIMIT })
+    registerPostBatch(app, { ...parts, requests, bodyLimit: BATCH_BODIES * config.maxBodyBytes })
     registerPoll(app, parts)
     registerEvents(app, parts)
     registerChangeJob(app, parts)
     registerDeliveries(app, parts)
     registerGiveToken(app, parts)
-    await registerWebSocket(app, { ...parts, isAllowedOrigin })
+    await registerWebSocket(app, {
+      ...parts,
+      isAllowedOrigin,
+      requests,
+      sockets: places('sockets', maxSockets),
+      messageRate: config.socketMessages,
+      maxSubscriptions: config.maxSubscriptions,
+      countLimited,
+    })
   }
 
   // Journal → return addresses.

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { advance, changeOf, draftOf, type Draft } from './advance.ts'
+import type { BoundOutcome } from './bound-outcome.ts'
 import type { Deciding } from './follow-up.ts'
 import type { KnownJobs } from './known-jobs.ts'
 import type { Membership } from './membership.ts'
@@ -33,6 +34,7 @@ export interface CollectorParts extends Deciding {
   readonly results: ResultQueue
   readonly queues: Queues
   readonly knownJobs: KnownJobs
+  readonly boundOutcome: BoundOutcome
   /** This process's name in leases. */
   readonly owner: string
   readonly membership: Pick<Membership, 'collects'>
@@ -76,7 +78,7 @@ export async function collect(parts: CollectorParts, signal: AbortSignal): Promi
 
 /** Reads and applies for as long as the queue and its lease are ours, and the cursor is where we left it. */
 async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void> {
-  const { store, queue, owner, results, membership, metrics } = parts
+  const { store, queue, owner, results, boundOutcome, membership, metrics } = parts
   let committed = await store.cursor(queue)
   let position = committed
   let renewAt = Date.now() + RENEW_MS
@@ -86,7 +88,8 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
   while (!signal.aborted) {
     const entries = await readOn(results, position)
     if (entries.length === BATCH) await suspectCut(parts, position)
-    const { told, last } = await toOutcomes(queue, results, entries, entries.length === BATCH)
+    const { told: all, last } = await toOutcomes(queue, results, entries, entries.length === BATCH)
+    const told = all.map((each) => ({ ...each, outcome: boundOutcome(each.id, each.outcome) }))
     const to = last ?? position
     // Entries that change nothing need no write of their own, but the cursor follows within a second or two.
     const isDue = to !== committed && (entries.length === 0 || Date.now() >= renewAt)

@@ -1,3 +1,4 @@
+import { limitSettings } from './config-limits.ts'
 import {
   isLoopback,
   judges,
@@ -155,12 +156,20 @@ const settings = {
       'Pages that may read answers and open sockets besides those of the gateway’s own host: `https://host:port`, comma-separated',
     read: readOrigins,
   },
+  trustedProxies: {
+    name: 'QUARTET_TRUSTED_PROXIES',
+    default: '',
+    meaning:
+      'Proxies in front whose `X-Forwarded-For` says whom limits by address count: IPs and CIDRs, comma-separated',
+    read: readCidrs,
+  },
   allowAnonymous: {
     name: 'QUARTET_ALLOW_ANONYMOUS',
     default: '0',
     meaning: '`1` serves everybody who can reach `HOST`, on any address, without `QUARTET_AUTH`',
     read: readBoolean,
   },
+  ...limitSettings,
   logLevel: {
     name: 'LOG_LEVEL',
     default: 'info',

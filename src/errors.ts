@@ -27,6 +27,8 @@ export const problems = {
   invalid: { status: 422, title: 'The request does not match its schema' },
   idempotency_mismatch: { status: 422, title: 'The idempotency key was used with another body' },
   upgrade_required: { status: 426, title: 'This address speaks WebSocket' },
+  rate_limited: { status: 429, title: 'There were too many requests' },
+  too_many_streams: { status: 429, title: 'Too many streams are open' },
   headers_too_large: { status: 431, title: 'The headers are too large' },
   internal: { status: 500, title: 'Something went wrong in the gateway' },
   queue_full: { status: 503, title: 'Too many jobs of this type are waiting' },
@@ -34,6 +36,7 @@ export const problems = {
   authentication_unavailable: { status: 503, title: 'The credentials cannot be checked now' },
   closing: { status: 503, title: 'The gateway is shutting down' },
   step_failed: { status: 500, title: 'A step failed' },
+  result_too_large: { status: 500, title: 'The result of a step is too large' },
   job_removed: { status: 500, title: 'The job was removed from its queue' },
   job_lost: { status: 500, title: 'The job was lost by its queue' },
   deadline_exceeded: { status: 504, title: 'The job did not end before its deadline' },
@@ -57,7 +60,7 @@ export interface ProblemObject {
   readonly errors?: readonly Violation[]
   /** Seconds, as in the `Retry-After` header, which only HTTP has. */
   readonly retry_after?: number
-  /** With `step_failed`: which step, and after how many attempts. */
+  /** With `step_failed` and `result_too_large`: which step, and after how many attempts. */
   readonly step?: string
   readonly index?: number
   readonly attempts?: number

@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import type { Access } from './access/access.ts'
 import { needs } from './access/authenticate.ts'
+import { uncounted } from './access/limit-requests.ts'
 import type { Backlogs } from './backlog.ts'
 import type { Membership } from './membership.ts'
 import type { Deliveries, OpenCircuit } from './store/deliveries.ts'
@@ -22,6 +23,11 @@ export function createMetrics() {
     registry,
     accepted: counter('jobs_accepted_total', 'Jobs that this node answered with 202.', 'type'),
     problems: counter('problems_total', 'Problems that this node answered with.', 'code'),
+    limited: counter(
+      'limited_total',
+      'Sockets that this node closed, results that it refused and progress that it cut short, by the limit.',
+      'limit',
+    ),
     refused: counter('jobs_refused_total', 'Jobs that this node refused as too many were waiting.', 'type'),
     results: counter('results_total', 'Outcomes that this node brought into journals.', 'queue'),
     cuts: counter(
@@ -95,7 +101,9 @@ export function registerMetrics(
     'Origins of services that no HTTP step calls, as they keep failing: 1 each, a hundred at most.',
     sources.openServices,
   )
-  app.get('/metrics', { ...needs('admin'), logLevel: 'silent' }, async (_request, reply) =>
+  const { config } = needs('admin')
+  const options = { config: { ...config, ...uncounted }, logLevel: 'silent' } as const
+  app.get('/metrics', options, async (_request, reply) =>
     reply.type(registry.contentType).send(await registry.metrics()),
   )
 }

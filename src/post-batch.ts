@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { needs } from './access/authenticate.ts'
+import type { Requests } from './access/limit-requests.ts'
 import { createAjv, toViolations } from './catalog.ts'
 import { negotiate } from './deliver/negotiate.ts'
 import { invalid, Problem, toProblem } from './errors.ts'
@@ -8,6 +9,8 @@ import type { Requested, Submit, Submitted } from './submit.ts'
 
 export interface PostBatchParts {
   readonly submit: Submit
+  /** Null where they are not limited. */
+  readonly requests: Requests | null
   /** Told of each problem that an item is answered with. */
   readonly countProblem: (problem: Problem) => void
   /** Bytes. */
@@ -16,7 +19,7 @@ export interface PostBatchParts {
 
 /** POST /jobs/batch: each of many jobs as if it came alone, and what became of each, in their order. */
 export function registerPostBatch(app: FastifyInstance, parts: PostBatchParts): void {
-  const { submit, countProblem, bodyLimit } = parts
+  const { submit, requests, countProblem, bodyLimit } = parts
   const validate = createAjv().compile<BatchRequest>(batchRequestSchema)
 
   app.post('/jobs/batch', { ...needs('jobs:write'), bodyLimit }, async (request, reply) => {
@@ -30,8 +33,13 @@ export function registerPostBatch(app: FastifyInstance, parts: PostBatchParts): 
     }
     const { body } = request
     if (!validate(body)) throw invalid(toViolations(validate.errors ?? []))
-    const outcomes = await submit.many(request.identity, body.jobs.map(toRequested))
-    const texts = outcomes.map((outcome) => {
+    const tooMany = (await requests?.countItems(request, reply, body.jobs.length)) ?? null
+    const jobs = body.jobs.slice(0, body.jobs.length - (tooMany?.items ?? 0))
+    const outcomes = await submit.many(request.identity, jobs.map(toRequested))
+    const refused = body.jobs
+      .slice(jobs.length)
+      .map(() => ({ status: 'rejected', reason: tooMany?.problem }) as const)
+    const texts = [...outcomes, ...refused].map((outcome) => {
       if (outcome.status === 'fulfilled') return acceptedText(outcome.value)
       const problem = toProblem(outcome.reason)
       countProblem(problem)

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { needs } from './access/authenticate.ts'
 import { Problem } from './errors.ts'
+import { tooManyStreams } from './deliver/hold-open.ts'
 import { ndjson } from './deliver/ndjson.ts'
 import { negotiate, preferredWait } from './deliver/negotiate.ts'
 import { hangUp, letGo, type PollParts } from './deliver/poll.ts'
@@ -18,26 +19,29 @@ export interface PostJobParts extends PollParts {
 
 /** POST /jobs: accepts a job, and answers with it, with its events, or when it is done, as the client prefers. */
 export function registerPostJob(app: FastifyInstance, parts: PostJobParts): void {
-  const { submit, streams } = parts
+  const { submit, streams, holdOpen } = parts
 
   app.post('/jobs', needs('jobs:write'), async (request, reply) => {
     const representation = negotiate(request, ['json', 'sse', 'ndjson'])
     const waitS = preferredWait(request)
     const key = request.headers['idempotency-key']
-    const isFollowed = representation !== 'json' || waitS !== null
+    const isStream = representation !== 'json'
+    const isHeld = (isStream || waitS !== null) && (await holdOpen(reply))
+    if (isStream && !isHeld) throw tooManyStreams()
     const { job, replayed, first } = await submit.one(
       request.identity,
       request.body,
       key === undefined ? null : String(key),
-      isFollowed,
+      isHeld,
     )
     const { id } = job.record
     reply.header('location', `/jobs/${id}`).header('x-correlation-id', id)
     if (replayed) reply.header('idempotent-replayed', 'true')
-    if (representation !== 'json') {
+    if (isStream) {
       return streams.open(reply, representation === 'sse' ? sse : ndjson, id, 0, first ? [first] : [])
     }
-    if (waitS === null) return send(reply, job)
+    // The job is accepted, and whoever has too many open may ask for it: a preference need not be met.
+    if (waitS === null || !isHeld) return send(reply, job)
     reply.header('preference-applied', `wait=${waitS}`)
     return send(reply, await whenEnded(parts, reply, job, waitS))
   })

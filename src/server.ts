@@ -6,9 +6,9 @@ import Fastify, {
   type FastifyInstance,
   type RawRequestDefaultExpression as RawRequest,
 } from 'fastify'
+import type { Config } from './config.ts'
 import { problems, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 
-export const BODY_LIMIT = 1_048_576
 const REQUEST_TIMEOUT_MS = 30_000
 /** How long a connection stays open after its request was refused unread, for the client to take the answer. */
 const LINGER_MS = 1_000
@@ -25,10 +25,14 @@ function requestIdOf({ headers: { 'x-request-id': given } }: RawRequest): string
 }
 
 /** An HTTP server without routes: its limits, its request ids, and its answer to what cannot even be read. */
-export function createServer(logger: FastifyBaseLogger | false): FastifyInstance {
+export function createServer(
+  logger: FastifyBaseLogger | false,
+  { maxBodyBytes, trustedProxies }: Pick<Config, 'maxBodyBytes' | 'trustedProxies'>,
+): FastifyInstance {
   const app = Fastify({
     ...(logger ? { loggerInstance: logger } : {}),
-    bodyLimit: BODY_LIMIT,
+    bodyLimit: maxBodyBytes,
+    trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     requestTimeout: REQUEST_TIMEOUT_MS,
     // Node would swap the two if the headers' were the longer one, as is its default, and look only every 30 s.
     http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000 },

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Outcome } from './advance.ts'
 import { append } from './append.ts'
+import type { BoundOutcome } from './bound-outcome.ts'
 import { endEarly, type CancelParts } from './cancel.ts'
 import { isCollected } from './collect.ts'
 import type { HandOver } from './follow-up.ts'
@@ -27,6 +28,7 @@ const LONGEST_ACTIVE_MS = 60_000
 export interface WatchdogParts extends CancelParts {
   readonly resultsOf: (queue: string) => ResultQueue
   readonly handOver: HandOver
+  readonly boundOutcome: BoundOutcome
   readonly metrics: Pick<Metrics, 'repairs'>
   readonly log: FastifyBaseLogger
 }
@@ -117,7 +119,8 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
   } else if (verdict === 'end') {
     await endEarly(parts, id, record.ending ?? 'expired', { force: store.now() >= record.deadlineAt })
   } else if (verdict !== 'healthy') {
-    const after = await append(parts, id, ({ version }) => (version === job.version ? verdict : null))
+    const outcome = parts.boundOutcome(id, verdict)
+    const after = await append(parts, id, ({ version }) => (version === job.version ? outcome : null))
     // Doomed in its queue: a worker that comes now, or has come already, fails it and is not heard.
     if (truth.state === 'waiting' && after && isTerminal(after.status)) await queues.remove(queue, id)
     return

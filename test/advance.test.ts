@@ -127,6 +127,7 @@ t.test('a wish to end is kept until the job comes out of its queue', (t) => {
   const retrying = { kind: 'retrying', queue: 'a', reason: 'no', delayMs: 9 } as const
   const failed = { kind: 'failed', queue: 'a', reason: 'no' } as const
   const removed = { kind: 'removed', queue: 'a' } as const
+  const oversized = { kind: 'oversized', queue: 'a', bytes: 2, most: 1 } as const
   const completed = { kind: 'completed', queue: 'a', result: '1' } as const
   const ended = (ending: 'canceled' | 'expired') => ({ kind: 'ended', ending }) as const
   const lost = { kind: 'lost', detail: 'gone' } as const
@@ -148,6 +149,7 @@ t.test('a wish to end is kept until the job comes out of its queue', (t) => {
     [['a'], [started, canceling, retrying], ['step.started', 'job.canceling', 'job.canceled']],
     [['a'], [started, canceling, failed], ['step.started', 'job.canceling', 'job.canceled']],
     [['a'], [started, canceling, canceling], ['step.started', 'job.canceling']],
+    [['a'], [started, canceling, oversized], ['step.started', 'job.canceling', 'job.canceled']],
     [['a'], [started, canceling, removed], ['step.started', 'job.canceling', 'job.canceled']],
     [['a'], [started, late, failed], ['step.started', 'job.failed']],
     [['a'], [started, late, retrying], ['step.started', 'job.expired']],

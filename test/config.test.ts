@@ -24,7 +24,17 @@ t.test('an empty environment gives the defaults', async (t) => {
     jwtScopeClaim: 'scope',
     authorizerUrl: '',
     corsOrigins: [],
+    trustedProxies: [],
     allowAnonymous: false,
+    rateLimit: null,
+    failedCredentials: null,
+    maxStreams: null,
+    maxSockets: null,
+    socketMessages: { count: 1_000, perMs: 1_000 },
+    maxSubscriptions: 128,
+    maxBodyBytes: 1_048_576,
+    maxResultBytes: 8_388_608,
+    maxProgressBytes: 1_048_576,
     logLevel: 'info',
   })
 })
@@ -52,6 +62,16 @@ t.test('every variable is read', async (t) => {
     QUARTET_JWT_SCOPE_CLAIM: 'permissions',
     QUARTET_AUTHORIZER_URL: 'http://auth.internal:8080/check?for=quartet',
     QUARTET_CORS_ORIGINS: 'https://example.com, http://localhost:5173',
+    QUARTET_TRUSTED_PROXIES: '10.0.0.0/8, ::1',
+    QUARTET_RATE_LIMIT: '1000/2m',
+    QUARTET_FAILED_CREDENTIALS: '100/1h',
+    QUARTET_MAX_STREAMS_PER_KEY: '100',
+    QUARTET_MAX_SOCKETS_PER_KEY: '10',
+    QUARTET_SOCKET_MESSAGES: '1/1h',
+    QUARTET_MAX_SUBSCRIPTIONS: '1',
+    QUARTET_MAX_BODY_BYTES: '2',
+    QUARTET_MAX_RESULT_BYTES: '3',
+    QUARTET_MAX_PROGRESS_BYTES: '4',
     LOG_LEVEL: 'silent',
   })
   t.same(config, {
@@ -76,6 +96,16 @@ t.test('every variable is read', async (t) => {
     authorizerUrl: 'http://auth.internal:8080/check?for=quartet',
     corsOrigins: ['https://example.com', 'http://localhost:5173'],
     allowAnonymous: false,
+    trustedProxies: ['10.0.0.0/8', '::1'],
+    rateLimit: { count: 1_000, perMs: 120_000 },
+    failedCredentials: { count: 100, perMs: 3_600_000 },
+    maxStreams: 100,
+    maxSockets: 10,
+    socketMessages: { count: 1, perMs: 3_600_000 },
+    maxSubscriptions: 1,
+    maxBodyBytes: 2,
+    maxResultBytes: 3,
+    maxProgressBytes: 4,
     logLevel: 'silent',
   })
 })
@@ -234,6 +264,19 @@ t.test('in a cluster the prefix has braces, which keep the keys of a queue on on
     failure({ REDIS_URL, QUARTET_BULLMQ_PREFIX: 'jobs' }).message,
     /^QUARTET_BULLMQ_PREFIX: Expected braces .*, got "jobs"$/,
   )
+})
+
+t.test('a limit is a number from 1, or a number in a time', async (t) => {
+  for (const text of ['0', '-1', '1.5', '1e3', '1000000000', 'none', '1/1s'])
+    t.match(
+      failure({ QUARTET_MAX_BODY_BYTES: text }).message,
+      `QUARTET_MAX_BODY_BYTES: Expected an integer from 1 to 999999999, got "${text}"`,
+    )
+  for (const text of ['10', '0/1s', '10/0s', '10/s', '10/1', '10/500ms', '10/1d', '10 / 1s', '1e3/1s'])
+    t.match(
+      failure({ QUARTET_RATE_LIMIT: text }).message,
+      `QUARTET_RATE_LIMIT: Expected so many in so long, e.g. 1000/60s, got "${text}"`,
+    )
 })
 
 t.test('a number of replicas is a small integer', async (t) => {

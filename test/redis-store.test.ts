@@ -254,6 +254,8 @@ t.test('while Redis is away every call fails at once, and works again afterwards
     () => store.apiKeys.list(),
     () => store.apiKeys.revoke('k'),
     () => store.apiKeys.tokenSecret('s'),
+    () => store.limits.count('n', 1, 1),
+    () => store.limits.hold('n', 'a', { held: 0, more: 1, most: 1, ttlMs: 1 }),
     () => store.check(),
   ]
   for (const call of calls) await t.rejects(call(), Error, String(call))

@@ -9,6 +9,7 @@ import { sharing } from './store-contract/share.ts'
 import { delivering } from './store-contract/deliver.ts'
 import { breaking } from './store-contract/circuit.ts'
 import { keepingKeys } from './store-contract/keys.ts'
+import { limiting } from './store-contract/limits.ts'
 import type { OpenStore } from './store-contract/jobs.ts'
 
 /** What every adapter of the store is held to: the promises in src/store/store.ts. */
@@ -23,4 +24,5 @@ export function storeContract(t: Test, openStore: OpenStore): void {
   breaking(t, openStore)
   sharing(t, openStore)
   keepingKeys(t, openStore)
+  limiting(t, openStore)
 }

@@ -29,7 +29,7 @@ def poll(job):
     try:
         return json.load(urllib.request.urlopen(request, timeout=60))
     except urllib.error.HTTPError as error:
-        if error.code < 500:
+        if error.code < 500 and error.code != 429:
             fail(json.load(error))
         # Not at the very moment at which all others ask again.
         time.sleep(int(error.headers.get("retry-after", 1)) + random.random())

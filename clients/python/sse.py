@@ -29,7 +29,7 @@ def resume(url, seq):
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code < 500:
+        if error.code < 500 and error.code != 429:
             fail(json.load(error))
         return None, seq
     except OSError:

@@ -30,7 +30,8 @@ async function poll(job: Job): Promise<Job> {
   const response = await fetch(url, { headers: { ...credentials, prefer: 'wait=20' } }).catch(() => null)
   const body: unknown = await response?.json().catch(() => null)
   if (response?.ok && body) return body as Job
-  if (response && body && response.status < 500) fail(body as Problem)
+  const isTemporary = response?.status === 429 || (response?.status ?? 0) >= 500
+  if (response && body && !isTemporary) fail(body as Problem)
 
   // Not at the very moment at which all others ask again.
   await sleep((Number(response?.headers.get('retry-after') ?? 1) + Math.random()) * 1_000)

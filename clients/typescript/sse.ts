@@ -23,7 +23,7 @@ finish(job)
 async function resume(): Promise<Job | undefined> {
   const headers = { ...credentials, accept: 'text/event-stream', 'last-event-id': String(seq) }
   const response = await fetch(eventsUrl, { headers }).catch(() => undefined)
-  if (!response || response.status >= 500) return undefined
+  if (!response || response.status === 429 || response.status >= 500) return undefined
   if (!response.ok) fail((await response.json()) as Problem)
   return follow(response)
 }

@@ -4,6 +4,7 @@ import type { Config } from '../config.ts'
 import type { Store } from '../store/store.ts'
 import { anonymous, unauthorized, type Identity } from './identity.ts'
 import { createAuthorizer } from './ask-authorizer.ts'
+import { boundFailures } from './failures.ts'
 import { createJobTokens, type JobTokens } from './job-token.ts'
 import { createKeyRing } from './key-ring.ts'
 import { createVerifyJwt, isJwt } from './verify-jwt.ts'
@@ -19,6 +20,8 @@ export interface Asking {
   readonly token?: string | undefined
   /** What came as `?token=`, where a route takes it; it goes before the headers too, and must be a job token. */
   readonly urlToken?: unknown
+  /** Where it comes from. */
+  readonly address: string
 }
 
 /** Who is who, and until when. */
@@ -44,7 +47,14 @@ export type Watch = (identity: Identity, end: () => void) => () => void
 export interface AccessParts {
   readonly config: Pick<
     Config,
-    'auth' | 'authorizerUrl' | 'jwtAudience' | 'jwtIssuer' | 'jwtJwksUrl' | 'jwtScopeClaim' | 'jwtTenantClaim'
+    | 'auth'
+    | 'failedCredentials'
+    | 'authorizerUrl'
+    | 'jwtAudience'
+    | 'jwtIssuer'
+    | 'jwtJwksUrl'
+    | 'jwtScopeClaim'
+    | 'jwtTenantClaim'
   >
   readonly store: Pick<Store, 'apiKeys' | 'now'>
   readonly log: FastifyBaseLogger
@@ -55,14 +65,19 @@ const LONGEST_MS = 86_400_000
 
 /** Whoever the configuration lets in. Each credential is judged by the first that knows its kind. */
 export function createAccess({ config, store, log }: AccessParts): Access {
-  const { auth, authorizerUrl } = config
+  const { auth, authorizerUrl, failedCredentials } = config
   const keyRing = auth.has('keys') ? createKeyRing({ store, log }) : null
   const tokens = createJobTokens({ store, keyRing })
   const verifyJwt = auth.has('jwt') ? createVerifyJwt(config, store.now) : null
   const authorizer = auth.has('authorizer') ? createAuthorizer({ url: authorizerUrl, log }) : null
 
   return {
-    identify: auth.size === 0 ? () => anonymous : identify,
+    identify:
+      auth.size === 0
+        ? () => anonymous
+        : failedCredentials === null
+          ? identify
+          : boundFailures(identify, failedCredentials),
 
     watch({ expiresAt, keyId }, end) {
       const leftMs = expiresAt === null ? Infinity : expiresAt - store.now()

@@ -49,7 +49,7 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
       const { method, headers } = request
       const params = request.params as Record<string, string>
       const { token: urlToken } = needs.orJobToken ? (request.query as { token?: unknown }) : {}
-      const found = identify({ method, route, params, headers, urlToken })
+      const found = identify({ method, route, params, headers, urlToken, address: request.ip })
       // oxlint-disable-next-line promise/no-callback-in-promise -- only a hook with a callback may be synchronous
       if (found instanceof Promise) return void found.then(enter).then(() => done(), done)
       enter(found)

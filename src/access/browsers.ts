@@ -45,6 +45,8 @@ export async function registerBrowsers(
         'idempotent-replayed',
         'location',
         'preference-applied',
+        'ratelimit',
+        'ratelimit-policy',
         'retry-after',
         'www-authenticate',
         'x-correlation-id',

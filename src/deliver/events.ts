@@ -5,6 +5,7 @@ import { findJob } from '../find-job.ts'
 import { withSnapshot } from '../follow.ts'
 import { isTerminal } from '../messages.ts'
 import type { JobView, Store } from '../store/store.ts'
+import { tooManyStreams, type HoldOpen } from './hold-open.ts'
 import { negotiate, readCursor, readLimit, varyBy } from './negotiate.ts'
 import { ndjson } from './ndjson.ts'
 import { sse } from './sse.ts'
@@ -16,10 +17,11 @@ export const EVENTS_LIMIT = { usual: 100, most: 1_000 } as const
 export interface EventsParts {
   readonly store: Store
   readonly streams: Streams
+  readonly holdOpen: HoldOpen
 }
 
 /** GET /jobs/{id}/events: a job's journal as SSE, NDJSON or a JSON page, from a cursor on. */
-export function registerEvents(app: FastifyInstance, { store, streams }: EventsParts): void {
+export function registerEvents(app: FastifyInstance, { store, streams, holdOpen }: EventsParts): void {
   app.get<{ Params: { id: string }; Querystring: Record<string, string | undefined> }>(
     '/jobs/:id/events',
     // A HEAD would be held open like the stream it asks about.
@@ -40,6 +42,7 @@ export function registerEvents(app: FastifyInstance, { store, streams }: EventsP
           `Expected at most ${job.record.seq}, the job's last seq, got ${after}`,
         )
       }
+      if (!(await holdOpen(reply))) throw tooManyStreams()
       return streams.open(reply, representation === 'sse' ? sse : ndjson, job.record.id, after)
     },
   )

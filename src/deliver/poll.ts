@@ -8,6 +8,7 @@ import { waitFor, type Follow } from '../follow.ts'
 import { resultOf } from '../job.ts'
 import { isCorrelationId, isTerminal, jobStatuses, type JobStatus } from '../messages.ts'
 import type { JobView, Store } from '../store/store.ts'
+import { tooManyStreams, type HoldOpen } from './hold-open.ts'
 import { preferredWait, readCursor, readLimit } from './negotiate.ts'
 
 /** Of a list of jobs. */
@@ -19,6 +20,7 @@ export interface PollParts {
   /** Aborts when the gateway closes: requests that are held answer with what there is. */
   readonly closing: AbortSignal
   readonly watch: Watch
+  readonly holdOpen: HoldOpen
 }
 
 type JobParams = { Params: { id: string }; Querystring: Record<string, string | undefined> }
@@ -31,10 +33,11 @@ export function registerPoll(app: FastifyInstance, parts: PollParts): void {
     const after = readCursor(request.query['after'])
     const job = await findJob(store, request)
     const waitS = preferredWait(request)
+    const isNews = isTerminal(job.record.status) || job.record.seq > (after ?? job.record.seq)
+    const isHeld = waitS !== null && !isNews
+    if (isHeld && !(await parts.holdOpen(reply))) throw tooManyStreams()
     if (waitS !== null) reply.header('preference-applied', `wait=${waitS}`)
-    if (waitS === null || isTerminal(job.record.status) || job.record.seq > (after ?? job.record.seq)) {
-      return sendJob(request, reply, job)
-    }
+    if (!isHeld) return sendJob(request, reply, job)
     const cursor = after ?? job.record.seq
     const signal = AbortSignal.any([parts.closing, hangUp(reply, parts.watch)])
     await waitFor(parts.follow, job.record.id, cursor, ({ seq }) => seq > cursor, {

@@ -3,13 +3,17 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { WebSocket } from 'ws'
 import type { Access, Asking } from '../access/access.ts'
 import { demand, type Identity } from '../access/identity.ts'
+import { nameOf, type Requests } from '../access/limit-requests.ts'
+import type { Places } from '../access/places.ts'
 import { endEarly, type CancelParts } from '../cancel.ts'
+import type { Limited, Rate } from '../config-limits.ts'
 import { Problem, toProblem } from '../errors.ts'
 import { findJobOf } from '../find-job.ts'
 import type { Follow, Subscription } from '../follow.ts'
 import { isTerminal, type JobEvent } from '../messages.ts'
 import type { Submit } from '../submit.ts'
 import { encodeOnce } from './encode-once.ts'
+import { createMessageRate } from './message-rate.ts'
 import { parseMessage, type Message } from './websocket-message.ts'
 
 /** The closes of docs/PROTOCOL.md "WebSocket", by their codes. The last three are safe to reconnect from. */
@@ -24,7 +28,6 @@ export const closes = {
   too_old: 4510,
 } as const satisfies Record<string, number>
 
-const MAX_SUBSCRIPTIONS = 128
 /** What may wait in a socket before live events are left for the journal to be read. */
 const SEND_BUFFER_BYTES = 1_048_576
 const DRAIN_MS = 10_000
@@ -34,6 +37,12 @@ export interface SessionParts extends CancelParts, Pick<Access, 'identify' | 'wa
   /** Told of each problem that is answered with. */
   readonly countProblem: (problem: Problem) => void
   readonly follow: Follow
+  /** Null where they are not limited. */
+  readonly requests: Requests | null
+  readonly sockets: Places | null
+  readonly messageRate: Rate
+  readonly maxSubscriptions: number
+  readonly countLimited: (limit: Limited) => void
 }
 
 export type Close = (reason: keyof typeof closes, message: string) => void
@@ -54,10 +63,14 @@ const frameOf = encodeOnce(() => '{"op":"event","event":', '}')
 /** One socket's conversation. Messages are answered one after another, in the order they came. */
 export function createSession(peer: Peer, parts: SessionParts) {
   const { socket, connection, asking, close, heartbeatMs, log } = peer
+  const { requests, sockets, maxSubscriptions, countLimited } = parts
+  const { address } = asking
   const subscriptions = new Map<string, Subscription>()
   /** Null before `init`. */
   let identity: Identity | null = null
   let unwatch: () => void = () => undefined
+  let givePlaceBack: () => void = () => undefined
+  const mayCome = createMessageRate(parts.messageRate)
   let drainTimer: NodeJS.Timeout | null = null
   let last: Promise<void> = Promise.resolve()
 
@@ -68,8 +81,9 @@ export function createSession(peer: Peer, parts: SessionParts) {
       // Nothing more is read until this message is answered and its answer has room: a flood waits in the client's
       // own socket.
       socket.pause()
+      const isTooMany = !mayCome()
       last = last
-        .then(() => handle(text))
+        .then(() => (isTooMany ? refuseMessage() : handle(text)))
         .finally(() => {
           if (hasRoom()) socket.resume()
         })
@@ -79,6 +93,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
       for (const subscription of subscriptions.values()) subscription.stop()
       subscriptions.clear()
       unwatch()
+      givePlaceBack()
       if (drainTimer) clearTimeout(drainTimer)
     },
   }
@@ -109,16 +124,20 @@ export function createSession(peer: Peer, parts: SessionParts) {
 
   async function init(token: string | undefined): Promise<void> {
     try {
-      identity = await parts.identify({ ...asking, token })
+      const who = await parts.identify({ ...asking, token })
+      const place = await sockets?.take(nameOf(who, address))
+      if (place === null) return refuse('sockets', 'Expected another socket to be closed first')
+      if (place) givePlaceBack = place
+      identity = who
     } catch (error) {
       const problem = problemOf(error)
       return close(closeOf(problem), problem.message)
     }
-    if (socket.readyState !== socket.OPEN) return
+    if (socket.readyState !== socket.OPEN) return givePlaceBack()
     unwatch = parts.watch(identity, () =>
       close('unauthorized', 'The credentials were revoked or have expired'),
     )
-    send({ op: 'ready', heartbeat_ms: heartbeatMs, max_subscriptions: MAX_SUBSCRIPTIONS })
+    send({ op: 'ready', heartbeat_ms: heartbeatMs, max_subscriptions: maxSubscriptions })
   }
 
   async function answer(
@@ -126,6 +145,7 @@ export function createSession(peer: Peer, parts: SessionParts) {
     identity: Identity,
   ): Promise<void> {
     const { op, ref } = received
+    if (op !== 'unsubscribe') await requests?.countMessage(identity, address)
     switch (op) {
       case 'submit': {
         demand(identity, ['jobs:write'])
@@ -171,9 +191,20 @@ export function createSession(peer: Peer, parts: SessionParts) {
   }
 
   function isFull(): boolean {
-    if (subscriptions.size < MAX_SUBSCRIPTIONS) return false
-    close('limit', `Expected at most ${MAX_SUBSCRIPTIONS} subscriptions`)
+    if (subscriptions.size < maxSubscriptions) return false
+    refuse('subscriptions', `Expected at most ${maxSubscriptions} subscriptions`)
     return true
+  }
+
+  function refuseMessage(): void {
+    const { count, perMs } = parts.messageRate
+    if (socket.readyState === socket.OPEN)
+      refuse('messages', `Expected at most ${count} messages in ${perMs / 1_000} s`)
+  }
+
+  function refuse(limit: Limited, message: string): void {
+    countLimited(limit)
+    close('limit', message)
   }
 
   /** Subscribing again moves the cursor. */
@@ -238,5 +269,6 @@ export function createSession(peer: Peer, parts: SessionParts) {
 /** How a socket is closed on whom this problem keeps out. */
 function closeOf({ status }: Problem): keyof typeof closes {
   if (status >= 500) return 'going_away'
+  if (status === 429) return 'limit'
   return status === 403 ? 'forbidden' : 'unauthorized'
 }

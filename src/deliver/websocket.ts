@@ -84,8 +84,15 @@ function serve(socket: WebSocket, request: FastifyRequest, parts: SessionParts, 
   if (socket.protocol !== SUBPROTOCOL) return close('bad_message', `Expected the subprotocol ${SUBPROTOCOL}`)
 
   const { method, headers, log, socket: connection } = request
-  const asking = { method, route: '/ws', params: {}, headers }
-  const peer = { socket, connection, asking, close, heartbeatMs: limits.heartbeatMs, log }
+  const asking = { method, route: '/ws', params: {}, headers, address: request.ip }
+  const peer = {
+    socket,
+    connection,
+    asking,
+    close,
+    heartbeatMs: limits.heartbeatMs,
+    log,
+  }
   const session = createSession(peer, parts)
   const initTimer = setTimeout(() => {
     if (!session.isReady()) close('no_init', `Expected init within ${limits.initMs} ms`)

@@ -53,9 +53,15 @@ export async function registerDescribe(
   registerPage(app)
 
   /** What the operator's job types are called is for those who may submit them. Null: nobody in particular asks. */
-  async function typesFor({ method, headers }: FastifyRequest): Promise<JobType[] | null> {
+  async function typesFor({ method, headers, ip }: FastifyRequest): Promise<JobType[] | null> {
     if (!isOpen && headers.authorization === undefined) return null
-    const { scopes, types } = await identify({ method, route: '/openapi.json', params: {}, headers })
+    const { scopes, types } = await identify({
+      method,
+      route: '/openapi.json',
+      params: {},
+      headers,
+      address: ip,
+    })
     if (!scopes.has('jobs:write')) return null
     return [...catalog.types.values()].filter(({ name }) => types === null || types.has(name))
   }

@@ -61,7 +61,7 @@ export const eventOperations: Readonly<Record<string, Operation>> = {
         mayHave: ['Cache-Control'],
       },
     },
-    problems: ['bad_cursor', 'not_found', 'not_acceptable'],
+    problems: ['bad_cursor', 'not_found', 'not_acceptable', 'too_many_streams'],
   },
 
   'GET /ws': {

@@ -149,6 +149,14 @@ const details: Partial<Record<ProblemCode, Partial<ProblemObject>>> = {
     ],
   },
   step_failed: { detail: 'the card was declined', step: 'payment', index: 1, attempts: 1 },
+  result_too_large: {
+    detail: 'Expected at most 8388608 bytes, got 9000000',
+    step: 'payment',
+    index: 1,
+    attempts: 1,
+  },
+  rate_limited: { detail: 'Expected at most 1000 requests in 60 s', retry_after: 42 },
+  too_many_streams: { detail: 'Expected another stream or held answer to end first', retry_after: 5 },
   no_result_yet: { detail: 'The job is running', retry_after: 1 },
   store_unavailable: { detail: 'Redis does not answer; try again shortly', retry_after: 2 },
 }

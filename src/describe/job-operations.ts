@@ -38,7 +38,14 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
         content: jobsShown('queued'),
       },
     },
-    problems: ['type_not_allowed', 'not_found', 'not_acceptable', 'idempotency_mismatch', 'queue_full'],
+    problems: [
+      'type_not_allowed',
+      'not_found',
+      'not_acceptable',
+      'idempotency_mismatch',
+      'too_many_streams',
+      'queue_full',
+    ],
   },
 
   'POST /jobs/batch': {
@@ -114,7 +121,7 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
         mayHave: ['Retry-After', 'Preference-Applied'],
       },
     },
-    problems: ['bad_cursor', 'not_found'],
+    problems: ['bad_cursor', 'not_found', 'too_many_streams'],
   },
 
   'GET /jobs/:id/result': {

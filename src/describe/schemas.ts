@@ -91,11 +91,15 @@ const job = object({
 })
 
 const progress = {
-  ...object({ percent: { type: 'number', minimum: 0, maximum: 100 }, message: text, output: true }, [
-    'percent',
-    'message',
-    'output',
-  ]),
+  ...object(
+    {
+      percent: { type: 'number', minimum: 0, maximum: 100 },
+      message: text,
+      output: true,
+      omitted_bytes: { ...count, description: 'The size of a report that was too large; it comes alone.' },
+    },
+    ['percent', 'message', 'output', 'omitted_bytes'],
+  ),
   minProperties: 1,
 }
 const ofStep = { step: text, index: count }

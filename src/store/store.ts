@@ -1,6 +1,7 @@
 import type { JobEvent, JobRecord, JobStatus } from '../messages.ts'
 import type { ApiKeys } from './api-keys.ts'
 import type { Callback, Deliveries, OpenCircuit } from './deliveries.ts'
+import type { Limits } from './limits.ts'
 import type { PageRequest } from './page.ts'
 
 /**
@@ -77,6 +78,9 @@ export interface Store {
 
   /** Who may do what. */
   readonly apiKeys: ApiKeys
+
+  /** How much of it. */
+  readonly limits: Limits
 
   /**
    * Says that this node is here for `ttlMs` and would take on these sources; 0 says that it leaves. Resolves to every

@@ -73,7 +73,10 @@ t.test('a page of an allowed origin may ask, and read the answer', async (t) => 
       const answer = await ask(owner, `GET ${path}`, headers)
       t.equal(answer.status, 200)
       t.equal(answer.headers.get('access-control-allow-origin'), origin)
-      t.match(answer.headers.get('access-control-expose-headers'), /etag.*retry-after/)
+      t.match(
+        answer.headers.get('access-control-expose-headers'),
+        /etag.*ratelimit, ratelimit-policy.*retry-after/,
+      )
       t.match(answer.headers.get('vary')?.toLowerCase(), /\borigin\b/)
     }
     const refused = await ask(gateway, `GET ${links.self}`, { origin })

@@ -29,6 +29,11 @@ async function startSockets(t: Test, limits: Partial<SocketLimits>, follow?: Fol
     watch: () => () => undefined,
     isAllowedOrigin: () => true,
     countProblem: () => undefined,
+    requests: null,
+    sockets: null,
+    messageRate: { count: 100, perMs: 1_000 },
+    maxSubscriptions: 128,
+    countLimited: () => undefined,
   } as unknown as WebSocketParts
   await registerWebSocket(app, parts, { ...socketLimits, ...limits })
   t.teardown(() => app.close())

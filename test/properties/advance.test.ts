@@ -29,6 +29,8 @@ const outcome: fc.Arbitrary<Outcome> = fc.oneof(
   },
   fc.record({ kind: fc.constant('completed' as const), queue, result: json }),
   fc.record({ kind: fc.constant('failed' as const), queue, reason: fc.string() }),
+  fc.record({ kind: fc.constant('omitted' as const), queue, bytes: fc.nat() }),
+  fc.record({ kind: fc.constant('oversized' as const), queue, bytes: fc.nat(), most: fc.nat() }),
   fc.record({ kind: fc.constant('removed' as const), queue }),
   fc.record({ kind: fc.constant('end_requested' as const), ending }),
   fc.record({ kind: fc.constant('canceling' as const) }),

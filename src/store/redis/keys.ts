@@ -23,8 +23,7 @@ export function createKeys(prefix = '{quartet}:') {
     /** sorted set, all scores 0: ids are UUIDv7, so their order is that of creation */
     list: (tenant: string) => `${prefix}jobs:${tenant}`,
     /** string: job id and fingerprint */
-    idempotency: (tenant: string, key: string) =>
-      `${prefix}idempotency:${tenant}:${createHash('sha256').update(key).digest('base64url')}`,
+    idempotency: (tenant: string, key: string) => `${prefix}idempotency:${tenant}:${digestOf(key)}`,
     /** string: the owner's name */
     lease: (source: string) => `${prefix}lease:${source}`,
     /** hash: node → until when it is here, and JSON of the sources it would take on */
@@ -37,12 +36,21 @@ export function createKeys(prefix = '{quartet}:') {
     started: `${prefix}started`,
     /** hash: id of an API key → its JSON, and the count of revocations; a channel that tells of those */
     apiKeys: `${prefix}api-keys`,
+    /** string: how many there were in the window that its expiry ends */
+    count: (name: string) => `${prefix}count:${digestOf(name)}`,
+    /** hash: node → how many places it has, and when it said so */
+    places: (name: string) => `${prefix}places:${digestOf(name)}`,
     /** string: what job tokens are signed with */
     tokenSecret: `${prefix}token-secret`,
   }
 }
 
 export type Keys = ReturnType<typeof createKeys>
+
+/** What is of any length and any characters, as a part of a key. */
+function digestOf(text: string): string {
+  return createHash('sha256').update(text).digest('base64url')
+}
 
 const terminal = ',job.completed,job.failed,job.canceled,job.expired,'
 

@@ -11,6 +11,7 @@ import { dueOf } from './due.ts'
 import { createFollow } from './follow.ts'
 import { createIntake, type Intake } from './intake.ts'
 import { createKeys, filterOf, originOf } from './keys.ts'
+import { createLimits } from './limits.ts'
 import { createViews } from './views.ts'
 import { defineScript } from './scripts.ts'
 
@@ -190,6 +191,7 @@ export function createRedisStore(
 
     deliveries,
     apiKeys: createApiKeys({ redis, keys, follow, replicate }),
+    limits: createLimits(redis, keys),
 
     async announce(node, sources, ttlMs): Promise<Nodes> {
       const sentAt = Date.now()
