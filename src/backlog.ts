@@ -11,8 +11,12 @@ const LONGEST_S = 300
 
 /** How many jobs of each type wait, and how fast they start: whether there is room, and when there will be. */
 export interface Backlogs {
-  /** When a client that has been refused may come again: each is given the moment at which there is room for it. */
-  retryAfterS(type: string): number
+  /**
+   * When a client that has been refused may come again, in seconds: each is given the moment at which there is room for it.
+   *
+   * @param of whose own bound it met, and how many jobs of the type wait for that tenant; without it the type's bound
+   */
+  retryAfterS(type: string, of?: { readonly tenant: string; readonly waiting: number }): number
   /** The last count of each type, on all nodes together. */
   waiting(): ReadonlyMap<string, number>
   /** Counts until the signal ends it. */
@@ -21,8 +25,8 @@ export interface Backlogs {
 
 interface Known {
   readonly samples: (Backlog & { readonly at: number })[]
-  /** When the last client that was refused here may come again, milliseconds since the epoch. */
-  nextRoomAt: number
+  /** When the last client that was refused here may come again, milliseconds since the epoch; by tenant, '' for all. */
+  readonly nextRoomAt: Map<string, number>
 }
 
 /**
@@ -39,17 +43,23 @@ export function createBacklogs(
   now: () => number = Date.now,
 ): Backlogs {
   const { store, types, log } = parts
-  const known = new Map<string, Known>(types.map((type) => [type, { samples: [], nextRoomAt: 0 }]))
+  const known = new Map<string, Known>(types.map((type) => [type, { samples: [], nextRoomAt: new Map() }]))
 
   return {
-    retryAfterS(type) {
+    retryAfterS(type, of) {
       const each = known.get(type)
-      const perMs = each ? paceOf(each) / nodes() : 0
+      const all = each?.samples.at(-1)?.waiting ?? 0
+      const waiting = of ? Math.min(of.waiting, all) : all
+      // Of what starts a tenant has the share that it has of what waits.
+      const share = all > 0 ? waiting / all : 1
+      const perMs = each ? (share * paceOf(each)) / nodes() : 0
       if (!each || perMs === 0) return IDLE_S
       // All that wait now have started by then, whoever else was told to come again.
-      const drainedAt = now() + (each.samples.at(-1)?.waiting ?? 0) / perMs
-      each.nextRoomAt = Math.min(Math.max(each.nextRoomAt, now()) + 1 / perMs, drainedAt)
-      return Math.min(Math.max(Math.ceil((each.nextRoomAt - now()) / 1_000), 1), LONGEST_S)
+      const drainedAt = now() + waiting / perMs
+      const key = of?.tenant ?? ''
+      const at = Math.min(Math.max(each.nextRoomAt.get(key) ?? 0, now()) + 1 / perMs, drainedAt)
+      each.nextRoomAt.set(key, at)
+      return Math.min(Math.max(Math.ceil((at - now()) / 1_000), 1), LONGEST_S)
     },
 
     waiting: () => new Map([...known].map(([type, { samples }]) => [type, samples.at(-1)?.waiting ?? 0])),
@@ -71,6 +81,7 @@ export function createBacklogs(
         if (!each || !count) continue
         each.samples.push({ ...count, at })
         if (each.samples.length > WINDOW) each.samples.shift()
+        for (const [key, at] of each.nextRoomAt) if (at < now()) each.nextRoomAt.delete(key)
       }
     } catch (err) {
       log.debug({ err }, 'the backlog could not be counted')

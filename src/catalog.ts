@@ -16,6 +16,8 @@ export interface JobType {
   readonly journalLimit: number
   /** How many of its jobs may wait for their first attempt. */
   readonly maxWaiting: number
+  /** How many of them of one tenant; null for no bound of their own. */
+  readonly maxWaitingPerTenant: number | null
 }
 
 export interface Catalog {
@@ -38,6 +40,7 @@ interface TypeSource {
   readonly deadline_ms: number
   readonly journal_limit: number
   readonly max_waiting: number
+  readonly max_waiting_per_tenant?: number
 }
 
 const schema = {
@@ -68,6 +71,7 @@ const schema = {
           deadline_ms: { type: 'integer', minimum: 1, maximum: 31_536_000_000, default: 600_000 },
           journal_limit: { type: 'integer', minimum: 10, maximum: 1_000_000, default: 10_000 },
           max_waiting: { type: 'integer', minimum: 1, maximum: 100_000_000, default: 100_000 },
+          max_waiting_per_tenant: { type: 'integer', minimum: 1, maximum: 100_000_000 },
         },
       },
     },
@@ -165,6 +169,7 @@ function toJobType(name: string, source: TypeSource): JobType {
     deadlineMs: source.deadline_ms,
     journalLimit: source.journal_limit,
     maxWaiting: source.max_waiting,
+    maxWaitingPerTenant: source.max_waiting_per_tenant ?? null,
   }
 }
 

@@ -30,6 +30,7 @@ export const problems = {
   rate_limited: { status: 429, title: 'There were too many requests' },
   too_many_streams: { status: 429, title: 'Too many streams are open' },
   headers_too_large: { status: 431, title: 'The headers are too large' },
+  too_many_waiting: { status: 429, title: 'Too many of your jobs of this type are waiting' },
   internal: { status: 500, title: 'Something went wrong in the gateway' },
   queue_full: { status: 503, title: 'Too many jobs of this type are waiting' },
   store_unavailable: { status: 503, title: 'The store cannot be reached' },

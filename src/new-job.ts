@@ -79,6 +79,7 @@ function toNewJob(
     callback: url === undefined ? null : { url, events },
     idempotency: idempotencyKey === null ? null : toIdempotency(idempotencyKey, request),
     maxWaiting: type.maxWaiting,
+    maxWaitingPerTenant: type.maxWaitingPerTenant,
   }
 }
 

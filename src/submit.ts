@@ -53,7 +53,7 @@ export interface Submit {
    * @param idempotencyKey as the client sent it
    * @param isFollowed whether whoever asks is about to follow the job: false without it
    * @throws Problem `type_not_allowed`, `invalid` with every violation, `malformed_request`, `idempotency_mismatch`,
-   *   `queue_full`; the driver's error when the store is away
+   *   `queue_full`, `too_many_waiting`; the driver's error when the store is away
    */
   one(
     submitter: Submitter,
@@ -159,11 +159,21 @@ export function createSubmit(parts: SubmitParts): Submit {
     return promised(job)
   }
 
-  function refusal({ record: { type }, maxWaiting }: NewJob, accepted: Accepted): Problem {
+  function refusal(job: NewJob, accepted: Accepted): Problem {
+    const { type, tenant } = job.record
     if (accepted.status === 'full') {
       metrics.refused.inc({ type })
       const retryAfterS = backlogs.retryAfterS(type)
-      return new Problem('queue_full', `${maxWaiting} jobs of the type ${type} wait already`, { retryAfterS })
+      return new Problem('queue_full', `${job.maxWaiting} jobs of the type ${type} wait already`, {
+        retryAfterS,
+      })
+    }
+    if (accepted.status === 'tenant_full') {
+      metrics.refused.inc({ type })
+      const most = job.maxWaitingPerTenant ?? 0
+      const retryAfterS = backlogs.retryAfterS(type, { tenant, waiting: most })
+      const detail = `${most} of your jobs of the type ${type} wait already`
+      return new Problem('too_many_waiting', detail, { retryAfterS })
     }
     const owner = 'id' in accepted ? accepted.id : ''
     return new Problem('idempotency_mismatch', `The key belongs to job ${owner}, made by another request`)

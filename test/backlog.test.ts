@@ -53,6 +53,25 @@ t.test('each of several nodes gives out its share of the room', async (t) => {
   )
 })
 
+t.test('a tenant that met its own bound has the share of the room that it has of what waits', async (t) => {
+  const { backlogs, tick } = open()
+  await tick({ waiting: 100, started: 0 })
+  await tick({ waiting: 100, started: 2 })
+  const told = (tenant: string) => backlogs.retryAfterS('x', { tenant, waiting: 50 })
+  t.strictSame(
+    Array.from({ length: 4 }, () => told('a')),
+    [1, 2, 3, 4],
+    'one of the two that start a second',
+  )
+  t.equal(told('b'), 1, 'what one tenant was told puts off no other')
+  t.equal(backlogs.retryAfterS('x'), 1)
+  t.equal(
+    Math.max(...Array.from({ length: 100 }, () => told('b'))),
+    50,
+    'all of its own have started by then',
+  )
+})
+
 t.test('nobody waits longer than all that wait now take to start', async (t) => {
   const { backlogs, tick, pass } = open()
   await tick({ waiting: 10, started: 0 })

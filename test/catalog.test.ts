@@ -23,6 +23,7 @@ t.test('a type needs nothing but steps; the rest has defaults', (t) => {
     retentionMs: 86_400_000,
     deadlineMs: 600_000,
     journalLimit: 10_000,
+    maxWaitingPerTenant: null,
   })
   t.strictSame(echo?.violations({ any: ['thing'] }), [])
   t.strictSame(queues, ['echo'])
@@ -41,6 +42,7 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
         deadline_ms: 5,
         journal_limit: 10,
         max_waiting: 3,
+        max_waiting_per_tenant: 2,
       },
     },
   })
@@ -55,6 +57,7 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
     deadlineMs: 5,
     journalLimit: 10,
     maxWaiting: 3,
+    maxWaitingPerTenant: 2,
   })
   t.end()
 })
@@ -186,6 +189,7 @@ t.test('what cannot be used is refused with the place where it is', (t) => {
     [order({ retention_s: 0 }), 'types.order.retention_s: must be >= 1'],
     [order({ deadline_ms: 0 }), 'types.order.deadline_ms: must be >= 1'],
     [order({ max_waiting: 0 }), 'types.order.max_waiting: must be >= 1'],
+    [order({ max_waiting_per_tenant: 0 }), 'types.order.max_waiting_per_tenant: must be >= 1'],
     [order({ journal_limit: 9 }), 'types.order.journal_limit: must be >= 10'],
     [order({ input: 'object' }), 'types.order.input: must be object,boolean'],
     [order({ input: { type: 'strnig' } }), /^types\.order\.input: schema is invalid: data\/type/],

@@ -15,7 +15,7 @@ export interface Store {
   /**
    * Takes a new job in: its record, its first event and the input of its first step.
    * Repeating it with the same id changes nothing. With an idempotency key that is taken, or when as many jobs of its
-   * type wait as may, nothing is stored.
+   * type (`full`), or of its type and tenant (`tenant_full`), wait as may, nothing is stored.
    */
   accept(job: NewJob): Promise<Accepted>
 
@@ -119,6 +119,8 @@ export interface NewJob {
   readonly idempotency: Idempotency | null
   /** How many jobs of its type may wait for their first attempt, this one included. */
   readonly maxWaiting: number
+  /** How many of them its tenant may have; null for no bound of its own. */
+  readonly maxWaitingPerTenant: number | null
   /** Somebody here is about to follow it from its first event on. */
   readonly isFollowed?: boolean
 }
@@ -135,6 +137,7 @@ export type Accepted =
   | { readonly status: 'duplicate'; readonly id: string }
   | { readonly status: 'mismatch'; readonly id: string }
   | { readonly status: 'full' }
+  | { readonly status: 'tenant_full' }
 
 export interface Stored {
   readonly record: JobRecord

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { startGateway } from '../gateway.ts'
-import { cancel, ended, get, isProblem, leadWorker, openSocket, submit } from './clients.ts'
+import { startKeyedGateway, withKey } from '../keys.ts'
+import { cancel, ended, get, isProblem, leadWorker, openSocket, postBatch, submit } from './clients.ts'
 
 const types = { narrow: { steps: ['narrow'], attempts: 1, max_waiting: 3 }, wide: { steps: ['narrow'] } }
 const narrow = { type: 'narrow', input: 1 }
@@ -66,4 +67,58 @@ t.test('a key whose request was refused can be used again', async (t) => {
   t.equal((await keyed('b')).status, 202, 'what was accepted is answered again')
   await cancel(gateway, first.job_id)
   t.equal((await keyed('d')).status, 202)
+})
+
+t.test('a tenant whose own bound is met is refused, in every way to submit, and no other is', async (t) => {
+  const bounded = { own: { steps: ['own'], attempts: 1, max_waiting: 10, max_waiting_per_tenant: 2 } }
+  const job = { type: 'own' }
+  const gateway = await startKeyedGateway(t, bounded)
+  const other = await startKeyedGateway(t, bounded, { redis: gateway.redis })
+  const [one, two] = [await gateway.as({ tenant: 'one' }), await gateway.as({ tenant: 'two' })]
+  const first = (await (await one.post(job, { 'idempotency-key': 'first' })).json()) as { job_id: string }
+  const elsewhere = withKey(other, one.headers['authorization']?.slice('Bearer '.length) ?? '')
+  t.equal((await elsewhere.post(job)).status, 202)
+  for (const node of [one, elsewhere]) {
+    const refused = await node.post(job)
+    const problem = await isProblem(t, refused.clone(), 'too_many_waiting')
+    t.match(problem, { retry_after: 30, detail: '2 of your jobs of the type own wait already' })
+    t.equal(refused.headers.get('retry-after'), '30', 'nothing starts')
+  }
+  // Stored first, and enqueued second.
+  await isProblem(t, await one.post({ ...job, delay_ms: 60_000 }), 'too_many_waiting')
+  const replayed = await one.post(job, { 'idempotency-key': 'first' })
+  t.equal(replayed.status, 202)
+  t.equal(replayed.headers.get('idempotent-replayed'), 'true')
+  const { send, frame } = await openSocket(t, gateway.url, { headers: one.headers })
+  send({ op: 'submit', ref: 1, job })
+  t.match(await frame(), { op: 'error', ref: 1, problem: { code: 'too_many_waiting', retry_after: 30 } })
+
+  const batch = await (await postBatch(two, [job, job, job, { ...job, idempotency_key: 'k' }])).json()
+  t.match((batch as { outcomes: object[] }).outcomes, [
+    { status: 202 },
+    { status: 202 },
+    { status: 429, problem: { code: 'too_many_waiting' } },
+    { status: 429, problem: { code: 'too_many_waiting' } },
+  ])
+
+  await cancel(one, first.job_id)
+  t.equal((await one.post(job)).status, 202, 'a canceled job makes room')
+  await isProblem(t, await one.post(job), 'too_many_waiting')
+  const attempts = await leadWorker(gateway, 'own', { concurrency: 4 })
+  const started = [await attempts.next(), await attempts.next(), await attempts.next(), await attempts.next()]
+  for (const attempt of started) {
+    // The gateway has heard of it by then; to the other tenant there is no such job.
+    const reads = await Promise.all(
+      [one, two].map((each) => get(each, `/jobs/${attempt.job.id}?after=1`, { prefer: 'wait=10' })),
+    )
+    t.equal(reads.filter(({ status }) => status === 200).length, 1)
+  }
+  for (const tenant of [one, two]) {
+    const answers = [await tenant.post(job), await tenant.post(job), await tenant.post(job)]
+    t.strictSame(
+      answers.map(({ status }) => status),
+      [202, 202, 429],
+      'as many as have started',
+    )
+  }
 })

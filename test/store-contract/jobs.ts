@@ -55,6 +55,7 @@ export function newJob(fields: Partial<JobRecord> = {}, more: Partial<NewJob> = 
     callback: null,
     idempotency: null,
     maxWaiting: 1_000_000,
+    maxWaitingPerTenant: null,
     ...more,
   }
 }

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { v7 as uuidv7 } from 'uuid'
-import type { NewJob } from '../../src/store/store.ts'
+import type { NewJob, Store } from '../../src/store/store.ts'
 import { keyed, move, newJob, type OpenStore } from './jobs.ts'
 
 /** What the nodes of a gateway know of each other, and the bound on what waits. */
@@ -88,6 +88,63 @@ export function sharing(t: Test, openStore: OpenStore): void {
     const next = make({ idempotency: keyed('refused') })
     t.strictSame(await store.accept(next), { status: 'accepted' }, 'the key of what was refused is free')
     t.strictSame(await store.accept(make()), { status: 'full' })
+  })
+
+  t.test('beyond the bound of a tenant nothing of it is stored, and others have room', async (t) => {
+    const store = await openStore(t)
+    const type = uuidv7()
+    const make = (tenant: string, more: Partial<NewJob> = {}) =>
+      newJob({ type, tenant }, { maxWaiting: 5, maxWaitingPerTenant: 2, ...more })
+    const jobs = [make('one', { idempotency: keyed('one of one') }), make('one'), make('two')]
+    for (const job of jobs) t.strictSame(await store.accept(job), { status: 'accepted' })
+    const refused = make('one', { idempotency: keyed('too many') })
+    t.strictSame(await store.accept(refused), { status: 'tenant_full' })
+    t.strictSame(await store.load([refused.record.id]), [null])
+    const repeated = make('one', { idempotency: keyed('one of one') })
+    t.match(await store.accept(repeated), { status: 'duplicate' }, 'but a repetition is answered')
+    t.strictSame(await store.accept(make('two')), { status: 'accepted' })
+    t.strictSame(await store.accept(make('two')), { status: 'tenant_full' })
+    t.strictSame(await store.accept(make('three')), { status: 'accepted' })
+    t.strictSame(await store.accept(make('three')), { status: 'full' }, 'the bound of all holds as well')
+  })
+
+  const leaving = {
+    started: (store: Store, job: NewJob) => move(store, job, { kind: 'started', queue: 'a' }),
+    canceled: (store: Store, job: NewJob) => move(store, job, { kind: 'ended', ending: 'canceled' }),
+    expired: (store: Store, job: NewJob) => move(store, job, { kind: 'ended', ending: 'expired' }),
+    removed: (store: Store, job: NewJob) => move(store, job, { kind: 'removed', queue: 'a' }),
+    'failed without an attempt': (store: Store, job: NewJob) =>
+      move(store, job, { kind: 'failed', queue: 'a', reason: 'doomed' }),
+    withdrawn: (store: Store, job: NewJob) => store.withdraw(job.record),
+  }
+  for (const [name, leave] of Object.entries(leaving)) {
+    t.test(`a job that is ${name} makes room for one of its tenant, and for no more`, async (t) => {
+      const stores = [await openStore(t), await openStore(t)] as const
+      const type = uuidv7()
+      const make = () => newJob({ type }, { maxWaitingPerTenant: 2 })
+      const jobs = [make(), make()]
+      for (const job of jobs) await stores[0].accept(job)
+      t.strictSame(await stores[1].accept(make()), { status: 'tenant_full' })
+      await leave(stores[1], jobs[0]!)
+      // Heard of again, as after a crash, it makes no room a second time.
+      if (name === 'withdrawn') await leave(stores[0], jobs[0]!)
+      else await move(stores[0], jobs[0]!, { kind: 'progress', queue: 'a', data: '1' })
+      t.strictSame(await stores[0].accept(make()), { status: 'accepted' })
+      t.strictSame(await stores[0].accept(make()), { status: 'tenant_full' })
+    })
+  }
+
+  t.test('many of a tenant that are submitted at once stay within its bound', async (t) => {
+    const stores = [await openStore(t), await openStore(t)] as const
+    const type = uuidv7()
+    const answers = await Promise.all(
+      Array.from({ length: 60 }, (_, n) =>
+        stores[n % 2 === 0 ? 0 : 1].accept(
+          newJob({ type, tenant: `tenant${n % 3}` }, { maxWaitingPerTenant: 7 }),
+        ),
+      ),
+    )
+    t.equal(answers.filter(({ status }) => status === 'accepted').length, 21)
   })
 
   t.test('many who submit at once stay within the bound', async (t) => {

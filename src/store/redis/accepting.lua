@@ -1,17 +1,19 @@
--- What the scripts that take new jobs in share; it is put in front of each of them. KEYS[1]: the set of those that wait.
-
+-- What the scripts that take new jobs in share; it is put in front of each of them. KEYS[1] and KEYS[2]: the sets of
+-- those that wait, all of the type and the tenant's of them.
 
 -- What is written once for all the jobs of a call, which are of one tenant and type.
 local count = redis.call('SCARD', KEYS[1])
+local own
 local ids, dues, listed = {}, {}, {}
 
 -- Repeating it is harmless; a taken idempotency key stores nothing.
 --
 -- keys  job  journal  idempotency ('' without a key)
 -- new   id  record  event  input  due  filter ('' without a return address)  callback  origin of the return address
---       follower: the node that follows it ('' without)  limit: how many may wait  prefix: of job keys
+--       follower: the node that follows it ('' without)  prefix: of job keys
+--       limit: how many may wait  share: how many of the tenant's (nil for no bound of their own)
 --       fingerprint  keep: ms
--- Returns 'accepted' | 'duplicate', id | 'mismatch', id | 'full'
+-- Returns 'accepted' | 'duplicate', id | 'mismatch', id | 'full' | 'tenant_full'
 local function accept(keys, new)
   local id = new.id
   local hasKey = keys.idempotency ~= ''
@@ -27,10 +29,17 @@ local function accept(keys, new)
   if redis.call('EXISTS', keys.job) == 1 then
     return 'accepted'
   end
+  if new.share then
+    own = own or redis.call('SCARD', KEYS[2])
+    if own >= new.share then
+      return 'tenant_full'
+    end
+  end
   if count >= new.limit then
     return 'full'
   end
   count = count + 1
+  own = own and own + 1
 
   if hasKey then
     redis.call('SET', keys.idempotency, id .. ' ' .. new.fingerprint, 'PX', new.keep)
@@ -59,6 +68,9 @@ end
 local function writeForAll(due, list)
   if #ids > 0 then
     redis.call('SADD', KEYS[1], unpack(ids))
+    if own then
+      redis.call('SADD', KEYS[2], unpack(ids))
+    end
     redis.call('ZADD', due, unpack(dues))
     redis.call('ZADD', list, unpack(listed))
   end

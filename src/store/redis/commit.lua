@@ -4,13 +4,13 @@
 -- ARGV  source ('' without a fence)  from  to  prefixes of the keys of jobs, of journals, of the sets of those that wait,
 --       and of the nodes' channels  the node that asks  due of an ended job that has a return address
 --       then for each change: id  version  the next one  record  input operation ('' keep, '-' drop, '=' and the text)
---       due  expire at ('' while it goes on)  journal limit  type if it waits no more ('' otherwise)  seq
+--       due  expire at ('' while it goes on)  journal limit  type if it waits no more ('' otherwise)  tenant  seq
 --       number of events, and each of them as it is kept
 -- Returns {'applied', id…} naming jobs whose return address is to be handed something
 --       | {'fenced', cursor} | {'conflict', id…}
 
 local HEAD = 9
-local FIELDS = 11
+local FIELDS = 12
 -- Arguments that one call takes.
 local SLICE = 1000
 
@@ -81,6 +81,7 @@ for _, state in ipairs(states) do
   local id, version, record, input = ARGV[at + 1], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5]
   local due, expireAt, limit, type = ARGV[at + 6], ARGV[at + 7], tonumber(ARGV[at + 8]), ARGV[at + 9]
   local job, journal, ended = jobs .. id, journals .. id, expireAt ~= ''
+  local tenant, seq = ARGV[at + 10], ARGV[at + 11]
   local first = at + FIELDS + 1
   local last = at + FIELDS + tonumber(ARGV[at + FIELDS])
 
@@ -105,6 +106,7 @@ for _, state in ipairs(states) do
     redis.call('HDEL', job, 'followers')
   end
   if type ~= '' and redis.call('SREM', waiting .. type, id) == 1 then
+    redis.call('SREM', waiting .. type .. ':' .. tenant, id)
     started[type] = (started[type] or 0) + 1
   end
 
@@ -120,7 +122,7 @@ for _, state in ipairs(states) do
     redis.call('PEXPIREAT', journal, expireAt)
   end
   if followers and last >= first then
-    tell(followers, id, ARGV[at + 10], record, first, last)
+    tell(followers, id, seq, record, first, last)
   end
   at = last
 end

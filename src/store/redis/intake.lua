@@ -1,21 +1,21 @@
 -- Takes new jobs of one tenant and type in, and puts each into its first queue by BullMQ's own script, which is in front
 -- of this one as `addStandardJob`. A job that is refused, or that its key has made before, is not put anywhere.
 --
--- KEYS  waiting  due  list  then those of BullMQ's script
--- ARGV  job key prefix  journal key prefix  how many may wait
+-- KEYS  waiting  the tenant's of these  due  list  then those of BullMQ's script
+-- ARGV  job key prefix  journal key prefix  how many may wait  how many of the tenant ('' for no bound)
 --       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options, but for the last two and the brace
 --       then for each job: node that follows it ('' without)  id  timestamp  record  event  input  due  filter  callback  origin of the return address
 --       idempotency key ('' without)  fingerprint  keep ms
--- Returns for each job 'accepted' | 'full' | 'duplicate <id>' | 'mismatch <id>'
+-- Returns for each job 'accepted' | 'full' | 'duplicate <id>' | 'mismatch <id>' | 'tenant_full'
 
-local HEAD = 6
+local HEAD = 7
 local FIELDS = 13
 
 local queueKeys = {}
-for key = 4, #KEYS do
-  queueKeys[key - 3] = KEYS[key]
+for key = 5, #KEYS do
+  queueKeys[key - 4] = KEYS[key]
 end
-local limit = tonumber(ARGV[3])
+local limit, share = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local reply = {}
 for at = HEAD, #ARGV - 1, FIELDS do
@@ -24,14 +24,14 @@ for at = HEAD, #ARGV - 1, FIELDS do
     job = ARGV[1] .. id, journal = ARGV[2] .. id, idempotency = ARGV[at + 11],
   }, {
     id = id, record = ARGV[at + 4], event = ARGV[at + 5], input = input, due = ARGV[at + 7], filter = ARGV[at + 8],
-    callback = ARGV[at + 9], prefix = ARGV[1], limit = limit, origin = ARGV[at + 10], follower = follower,
-    fingerprint = ARGV[at + 12], keep = ARGV[at + 13],
+    callback = ARGV[at + 9], prefix = ARGV[1], limit = limit, share = share, origin = ARGV[at + 10],
+    follower = follower, fingerprint = ARGV[at + 12], keep = ARGV[at + 13],
   })
   if status == 'accepted' then
-    local options = ARGV[6] .. ',"jobId":"' .. id .. '","timestamp":' .. timestamp .. '}'
-    addStandardJob(queueKeys, {{ARGV[4], id, ARGV[5], timestamp}, input, {json = options}})
+    local options = ARGV[7] .. ',"jobId":"' .. id .. '","timestamp":' .. timestamp .. '}'
+    addStandardJob(queueKeys, {{ARGV[5], id, ARGV[6], timestamp}, input, {json = options}})
   end
   reply[#reply + 1] = owner and status .. ' ' .. owner or status
 end
-writeForAll(KEYS[2], KEYS[3])
+writeForAll(KEYS[3], KEYS[4])
 return reply

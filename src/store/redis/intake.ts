@@ -112,11 +112,12 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
     try {
       const { tenant, type } = jobs[0]!.job.record
       return await run(
-        [keys.waiting(type), keys.due, keys.list(tenant), ...addition.keys],
+        [keys.waiting(type), keys.tenantWaiting(type, tenant), keys.due, keys.list(tenant), ...addition.keys],
         [
           keys.job(''),
           keys.journal(''),
           jobs[0]!.job.maxWaiting,
+          jobs[0]!.job.maxWaitingPerTenant ?? '',
           addition.prefix,
           addition.name,
           addition.options.slice(0, -1),
@@ -163,6 +164,6 @@ function argsOf({ job, follower }: Waiting, keys: Keys): (string | number)[] {
 function toAccepted(reply: string): Accepted {
   const [status = '', id] = reply.split(' ')
   return id === undefined
-    ? { status: status as 'accepted' | 'full' }
+    ? { status: status as 'accepted' | 'full' | 'tenant_full' }
     : { status: status as 'duplicate' | 'mismatch', id }
 }

@@ -32,6 +32,8 @@ export function createKeys(prefix = '{quartet}:') {
     services: `${prefix}services`,
     /** set: ids of the jobs of a type that wait for their first attempt */
     waiting: (type: string) => `${prefix}waiting:${type}`,
+    /** set: those of one tenant among them, where there is a bound on these; no type has a colon in its name */
+    tenantWaiting: (type: string, tenant: string) => `${prefix}waiting:${type}:${tenant}`,
     /** hash: type → how many jobs have had their first attempt, or ended without one */
     started: `${prefix}started`,
     /** hash: id of an API key → its JSON, and the count of revocations; a channel that tells of those */

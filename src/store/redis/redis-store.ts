@@ -75,9 +75,11 @@ export function createRedisStore(
   })
 
   return {
-    async accept({ record, event, input, callback, idempotency, maxWaiting }): Promise<Accepted> {
+    async accept(job): Promise<Accepted> {
+      const { record, event, input, callback, idempotency } = job
       const { id, tenant, type } = record
-      const base = [keys.waiting(type), keys.due, keys.list(tenant), keys.job(id), keys.journal(id)]
+      const waiting = [keys.waiting(type), keys.tenantWaiting(type, tenant)]
+      const base = [...waiting, keys.due, keys.list(tenant), keys.job(id), keys.journal(id)]
       const args = [
         id,
         packRecord(record),
@@ -87,7 +89,8 @@ export function createRedisStore(
         filterOf(callback),
         JSON.stringify(callback),
         keys.job(''),
-        maxWaiting,
+        job.maxWaiting,
+        job.maxWaitingPerTenant ?? '',
         callback ? originOf(callback.url) : '',
       ]
       const [status, owner] = await (idempotency
@@ -98,13 +101,13 @@ export function createRedisStore(
         : accept(base, args))
       await replicate(keys.due)
       return owner === undefined
-        ? { status: status as 'accepted' | 'full' }
+        ? { status: status as 'accepted' | 'full' | 'tenant_full' }
         : { status: status as 'duplicate' | 'mismatch', id: owner }
     },
 
     async withdraw({ tenant, id, type }) {
       const base = [keys.job(id), keys.journal(id), keys.due, keys.list(tenant)]
-      await withdraw([...base, keys.waiting(type)], [id])
+      await withdraw([...base, keys.waiting(type), keys.tenantWaiting(type, tenant)], [id])
     },
 
     async load(ids) {
@@ -257,6 +260,7 @@ function changeArgs({ version, record, events, input }: Change): (string | numbe
     record.journalLimit,
     // With its first attempt, or its end, a job has no input any more.
     record.status === 'queued' || input !== null ? '' : record.type,
+    record.tenant,
     record.seq,
     events.length,
     ...events.map((event, index) => packEvent(record, first + index, event)),
