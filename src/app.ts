@@ -105,7 +105,10 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     perOrigin: config.callbackConcurrency,
     patienceMs: patienceOf(schedule),
   })
-  const queues = createQueues(redis, prefix, catalog, store.now, replicate)
+  const queues = createQueues(redis, prefix, catalog, store.now, {
+    replicate,
+    isFair: config.auth.size > 0,
+  })
   const handOver: HandOver = (id) => store.deliveries.handOver(id)
   const followUps = createFollowUps({ queues, handOver, log })
 

@@ -18,6 +18,8 @@ export interface JobType {
   readonly maxWaiting: number
   /** How many of them of one tenant; null for no bound of their own. */
   readonly maxWaitingPerTenant: number | null
+  /** Whether tenants take turns in the queues of its route; null where it does not say. */
+  readonly isFair: boolean | null
 }
 
 export interface Catalog {
@@ -41,6 +43,7 @@ interface TypeSource {
   readonly journal_limit: number
   readonly max_waiting: number
   readonly max_waiting_per_tenant?: number
+  readonly fair?: boolean
 }
 
 const schema = {
@@ -72,6 +75,7 @@ const schema = {
           journal_limit: { type: 'integer', minimum: 10, maximum: 1_000_000, default: 10_000 },
           max_waiting: { type: 'integer', minimum: 1, maximum: 100_000_000, default: 100_000 },
           max_waiting_per_tenant: { type: 'integer', minimum: 1, maximum: 100_000_000 },
+          fair: { type: 'boolean' },
         },
       },
     },
@@ -127,6 +131,15 @@ export function parseCatalog(source: unknown): Catalog {
   return { types, queues: [...new Set(queues)], services: servicesOf(types) }
 }
 
+/**
+ * The queues in which tenants take turns: those on the route of a type that says so, whichever others pass through them, and
+ * of types that say nothing if that is the default.
+ */
+export function fairQueues({ types }: Pick<Catalog, 'types'>, isDefault: boolean): ReadonlySet<string> {
+  const fair = [...types.values()].filter(({ isFair }) => isFair ?? isDefault)
+  return new Set(fair.flatMap(({ steps }) => steps.map(({ queue }) => queue)))
+}
+
 /** What is behind a queue is the same in every route, as its jobs are: one service, or workers of its own. */
 function servicesOf(types: Catalog['types']): Map<string, Service> {
   const known = new Map<string, { readonly place: string; readonly service: Service | null }>()
@@ -170,6 +183,7 @@ function toJobType(name: string, source: TypeSource): JobType {
     journalLimit: source.journal_limit,
     maxWaiting: source.max_waiting,
     maxWaitingPerTenant: source.max_waiting_per_tenant ?? null,
+    isFair: source.fair ?? null,
   }
 }
 

@@ -5,7 +5,7 @@ import type { BoundOutcome } from './bound-outcome.ts'
 import type { Deciding } from './follow-up.ts'
 import type { KnownJobs } from './known-jobs.ts'
 import type { Membership } from './membership.ts'
-import { isCorrelationId, isTerminal } from './messages.ts'
+import { isCorrelationId, isTerminal, type JobRecord } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import type { Queues } from './queues.ts'
 import { compareIds, type ResultEntry, type ResultQueue } from './result-queue.ts'
@@ -88,6 +88,7 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
   while (!signal.aborted) {
     const entries = await readOn(results, position)
     if (entries.length === BATCH) await suspectCut(parts, position)
+    await giveTurns(parts, entries)
     const { told: all, last } = await toOutcomes(queue, results, entries, entries.length === BATCH)
     const told = all.map((each) => ({ ...each, outcome: boundOutcome(each.id, each.outcome) }))
     const to = last ?? position
@@ -112,6 +113,20 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       trimAt = isMore ? 0 : Date.now() + TRIM_MS
     }
   }
+}
+
+/** Jobs that have waited for their delay, where tenants take turns. */
+async function giveTurns(
+  { store, queues, queue }: CollectorParts,
+  entries: readonly ResultEntry[],
+): Promise<void> {
+  if (!queues.isInTurns(queue)) return
+  const due = entries.filter(({ event, fields }) => event === 'waiting' && fields['prev'] === 'delayed')
+  const ids = due.map(({ jobId }) => jobId).filter(isCorrelationId)
+  const jobs = ids.length > 0 ? await store.load(ids) : []
+  const records = jobs.flatMap((job) => (job ? [job.record] : []))
+  const isAtIt = ({ route, step, attempt }: JobRecord) => route[step] === queue && attempt === 0
+  await Promise.all(records.filter(isAtIt).map((record) => queues.takeTurn(record)))
 }
 
 function isProgress({ event }: ResultEntry): boolean {

@@ -1,10 +1,11 @@
 import { Job, Queue, type JobsOptions } from 'bullmq'
-import type { Catalog } from './catalog.ts'
+import { fairQueues, type Catalog } from './catalog.ts'
 import type { JobRecord } from './messages.ts'
 import { RETRY_AFTER } from './steps.ts'
 import type { Client } from './store/redis/connect.ts'
-import type { Addition } from './store/redis/intake.ts'
+import { bullmqScript, inOrder, inTurns, type Addition } from './store/redis/bullmq.ts'
 import type { Replicate } from './store/redis/replicate.ts'
+import { defineScript } from './store/redis/scripts.ts'
 
 /** How long BullMQ keeps its own copy of a finished job: the truth that the watchdog compares with. */
 const KEEP = { removeOnComplete: { age: 3_600 }, removeOnFail: { age: 86_400 } } satisfies JobsOptions
@@ -17,8 +18,8 @@ const STALLED_CHECK = { maxStalledCount: 1, stalledInterval: 200 }
 /** The result queue is trimmed behind the cursor; this only bounds it while nobody collects. */
 const MAX_RESULT_QUEUE_LENGTH = 1_000_000
 
-/** The keys of BullMQ's script `addStandardJob`, in its order (BullMQ `src/commands/addStandardJob-9.lua`). */
-const scriptKeys = ['wait', 'paused', 'meta', 'id', 'completed', 'delayed', 'active', 'events', 'marker']
+/** BullMQ's last priority: of jobs that wait for a time, until they are given their turn (in-turns.lua). */
+const NO_TURN = 2_097_152
 
 export type QueueState =
   | 'waiting'
@@ -46,8 +47,14 @@ export interface QueueTruth {
 export interface Queues {
   /** Hands the input (JSON text) to the queue of the step that the job is at. Repeating it is harmless. */
   enqueue(record: JobRecord, input: string): Promise<void>
-  /** How BullMQ would add it, if by its plain script: nothing to wait for, and no priority. Null where not. */
+  /**
+   * How BullMQ would add it, if it has nothing to wait for; with a priority only where tenants take turns. Null where not.
+   */
   additionOf(record: JobRecord): Addition | null
+  /** Whether tenants take turns in a queue. */
+  isInTurns(queue: string): boolean
+  /** Gives a job that has waited for its delay the turn of one that comes now, unless a worker has it. */
+  takeTurn(record: JobRecord): Promise<void>
   /** Takes a job out of a queue. False when a worker has it, or had it by then. */
   remove(queue: string, id: string): Promise<boolean>
   truth(queue: string, id: string): Promise<QueueTruth>
@@ -88,21 +95,33 @@ class TextQueue extends Queue {
   }
 }
 
+const turnKeysOf = (queue: Queue) => inTurns.keys.map((key) => queue.toKey(key))
+
+export interface QueuesOptions {
+  readonly replicate?: Replicate
+  readonly isFair?: boolean
+}
+
 /**
  * @param redis the connection that the store uses too: Redis then sees a record before its BullMQ job
  * @param prefix BullMQ's key prefix, `bull` unless the workers say otherwise
  * @param now the store's clock: what a delay counts from
- * @param replicate waited for before a job counts as enqueued
+ * @param options.replicate waited for before a job counts as enqueued
+ * @param options.isFair whether tenants take turns in the queues of types that do not say
  */
 export function createQueues(
   redis: Client,
   prefix: string,
   catalog: Catalog,
   now: () => number,
-  replicate: Replicate = async () => undefined,
+  { replicate = async () => undefined, isFair = false }: QueuesOptions = {},
 ): Queues {
   const queues = new Map<string, TextQueue>()
   const additions = new Map<string, Addition>()
+  const fair = fairQueues(catalog, isFair)
+  const scripts = [inTurns.script, 'changePriority-7'].map(bullmqScript).join('\n')
+  const add = defineScript<null>(redis, 'enqueue', [inTurns.front], scripts)
+  const retake = defineScript<null>(redis, 'take-turn', [inTurns.front], scripts)
 
   return {
     async enqueue(record, input) {
@@ -111,23 +130,38 @@ export function createQueues(
       const name = record.route[record.step]
       if (name === undefined) throw new Error(`Expected job ${record.id} to be at a step of its route`)
       const queue = queueOf(name)
-      await queue.add(record.type, new JsonText(input), optionsFor(record, name))
+      const options = optionsFor(record, name)
+      if (fair.has(name) && options.delay === undefined) await addInTurn(queue, record, input, options)
+      else await queue.add(record.type, new JsonText(input), options)
       await replicate(queue.toKey(record.id))
     },
 
     additionOf(record) {
-      if (record.priority > 0 || record.notBefore > record.createdAt) return null
+      const name = record.route[0] ?? ''
+      const isInTurns = fair.has(name)
+      if (record.notBefore > record.createdAt || (record.priority > 0 && !isInTurns)) return null
       const known = additions.get(record.type)
       if (known) return known
-      const name = record.route[0] ?? ''
       const queue = queueOf(name)
-      // Of the queue's keys those that BullMQ gives to the script, and the options as its job has them.
-      const keys = scriptKeys.map((key) => queue.toKey(key))
+      // The options as BullMQ's job has them.
       const { jobId: _, timestamp: __, ...options } = optionsFor(record, name)
       const { opts } = new TextJob(queue, record.type, null, options)
-      const addition = { keys, prefix: queue.toKey(''), name: record.type, options: JSON.stringify(opts) }
+      const addition = {
+        isInTurns,
+        keys: isInTurns ? turnKeysOf(queue) : inOrder.keys.map((key) => queue.toKey(key)),
+        prefix: queue.toKey(''),
+        name: record.type,
+        options: JSON.stringify(opts),
+      }
       additions.set(record.type, addition)
       return addition
+    },
+
+    isInTurns: (name) => fair.has(name),
+
+    async takeTurn({ id, tenant, priority, route, step }) {
+      const queue = queueOf(route[step] ?? '')
+      await retake(turnKeysOf(queue), [queue.toKey(''), tenant, priority, id])
     },
 
     async remove(name, id) {
@@ -170,6 +204,27 @@ export function createQueues(
     },
   }
 
+  async function addInTurn(
+    queue: TextQueue,
+    record: JobRecord,
+    input: string,
+    options: JobsOptions,
+  ): Promise<void> {
+    const { opts } = new TextJob(queue, record.type, null, options, record.id)
+    const prefix = queue.toKey('')
+    const head = JSON.stringify(opts).slice(0, -1)
+    await add(turnKeysOf(queue), [
+      prefix,
+      record.tenant,
+      record.priority,
+      record.id,
+      record.type,
+      opts.timestamp ?? now(),
+      input,
+      head,
+    ])
+  }
+
   function queueOf(name: string): TextQueue {
     const known = queues.get(name)
     if (known) return known
@@ -191,6 +246,8 @@ export function createQueues(
   function optionsFor(record: JobRecord, name: string): JobsOptions {
     const step = catalog.types.get(record.type)?.steps.find(({ queue }) => queue === name)
     const delay = record.step === 0 ? Math.max(0, record.notBefore - now()) : 0
+    const withoutTurn = delay > 0 ? NO_TURN : 0
+    const priority = fair.has(name) ? withoutTurn : record.priority
     return {
       ...KEEP,
       jobId: record.id,
@@ -199,7 +256,7 @@ export function createQueues(
         attempts: step.attempts,
         backoff: { type: step.service ? RETRY_AFTER : 'exponential', delay: step.backoffMs },
       }),
-      ...(record.priority > 0 && { priority: record.priority }),
+      ...(priority > 0 && { priority }),
       ...(delay > 0 && { delay }),
     }
   }

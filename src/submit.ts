@@ -12,7 +12,8 @@ import { toEvent, type JobEvent } from './messages.ts'
 import type { Metrics } from './metrics.ts'
 import { createMakeJob } from './new-job.ts'
 import type { Queues } from './queues.ts'
-import type { Addition, Intake } from './store/redis/intake.ts'
+import type { Addition } from './store/redis/bullmq.ts'
+import type { Intake } from './store/redis/intake.ts'
 import type { Accepted, JobView, NewJob, Store } from './store/store.ts'
 
 /** How many requests of one batch are judged before others have their turn. */

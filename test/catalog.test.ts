@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
-import { CatalogError, createAjv, parseCatalog, readCatalog } from '../src/catalog.ts'
+import { CatalogError, createAjv, fairQueues, parseCatalog, readCatalog } from '../src/catalog.ts'
 import * as messages from '../src/messages.ts'
 import { stepSchema } from '../src/steps.ts'
 
@@ -24,6 +24,7 @@ t.test('a type needs nothing but steps; the rest has defaults', (t) => {
     deadlineMs: 600_000,
     journalLimit: 10_000,
     maxWaitingPerTenant: null,
+    isFair: null,
   })
   t.strictSame(echo?.violations({ any: ['thing'] }), [])
   t.strictSame(queues, ['echo'])
@@ -43,6 +44,7 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
         journal_limit: 10,
         max_waiting: 3,
         max_waiting_per_tenant: 2,
+        fair: true,
       },
     },
   })
@@ -58,7 +60,21 @@ t.test('a step says for itself how often it is tried, or its type does', (t) => 
     journalLimit: 10,
     maxWaiting: 3,
     maxWaitingPerTenant: 2,
+    isFair: true,
   })
+  t.end()
+})
+
+t.test('tenants take turns in the queues of a type that is fair, whichever others share them', (t) => {
+  const catalog = parseCatalog({
+    types: {
+      x: { steps: ['a', 'b'], fair: true },
+      y: { steps: ['b', 'c'] },
+      z: { steps: ['c', 'd'], fair: false },
+    },
+  })
+  t.strictSame(fairQueues(catalog, false), new Set(['a', 'b']))
+  t.strictSame(fairQueues(catalog, true), new Set(['a', 'b', 'c']), 'where that is the default')
   t.end()
 })
 
@@ -189,6 +205,7 @@ t.test('what cannot be used is refused with the place where it is', (t) => {
     [order({ retention_s: 0 }), 'types.order.retention_s: must be >= 1'],
     [order({ deadline_ms: 0 }), 'types.order.deadline_ms: must be >= 1'],
     [order({ max_waiting: 0 }), 'types.order.max_waiting: must be >= 1'],
+    [order({ fair: 'yes' }), 'types.order.fair: must be boolean'],
     [order({ max_waiting_per_tenant: 0 }), 'types.order.max_waiting_per_tenant: must be >= 1'],
     [order({ journal_limit: 9 }), 'types.order.journal_limit: must be >= 10'],
     [order({ input: 'object' }), 'types.order.input: must be object,boolean'],

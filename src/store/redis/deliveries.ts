@@ -45,7 +45,7 @@ type ClaimReply = [
 /** The callback queue in Redis: callbacks.lua says how. */
 export function createDeliveries(parts: DeliveriesParts): Deliveries {
   const { redis, keys, follow, replicate, now } = parts
-  const define = <Reply>(name: string) => defineScript<Reply>(redis, name, 'callbacks')
+  const define = <Reply>(name: string) => defineScript<Reply>(redis, name, ['callbacks'])
   const owned = defineScript<Owned | null>(redis, 'owned')
   const handOver = define<null>('hand-over')
   const setCallback = define<number>('set-callback')

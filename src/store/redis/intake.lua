@@ -1,20 +1,22 @@
--- Takes new jobs of one tenant and type in, and puts each into its first queue by BullMQ's own script, which is in front
--- of this one as `addStandardJob`. A job that is refused, or that its key has made before, is not put anywhere.
+-- Takes new jobs of one tenant and type in, and puts each into its first queue as in-order.lua or
+-- in-turns.lua has it, one of which is in front. A job that is refused, or that its key has made before, is not put anywhere.
 --
--- KEYS  waiting  the tenant's of these  due  list  then those of BullMQ's script
+-- KEYS  waiting  the tenant's of these  due  list  then those of openQueue
 -- ARGV  job key prefix  journal key prefix  how many may wait  how many of the tenant ('' for no bound)
---       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options, but for the last two and the brace
+--       prefix of the queue's keys  name of BullMQ's jobs  JSON of their options, but for the last ones and the brace
+--       tenant  the client's priority of all of them
 --       then for each job: node that follows it ('' without)  id  timestamp  record  event  input  due  filter  callback  origin of the return address
 --       idempotency key ('' without)  fingerprint  keep ms
 -- Returns for each job 'accepted' | 'full' | 'duplicate <id>' | 'mismatch <id>' | 'tenant_full'
 
-local HEAD = 7
+local HEAD = 9
 local FIELDS = 13
 
 local queueKeys = {}
 for key = 5, #KEYS do
   queueKeys[key - 4] = KEYS[key]
 end
+local put, close = openQueue(queueKeys, ARGV[5], ARGV[8], tonumber(ARGV[9]))
 local limit, share = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local reply = {}
@@ -28,10 +30,11 @@ for at = HEAD, #ARGV - 1, FIELDS do
     follower = follower, fingerprint = ARGV[at + 12], keep = ARGV[at + 13],
   })
   if status == 'accepted' then
-    local options = ARGV[7] .. ',"jobId":"' .. id .. '","timestamp":' .. timestamp .. '}'
-    addStandardJob(queueKeys, {{ARGV[5], id, ARGV[6], timestamp}, input, {json = options}})
+    local options = ARGV[7] .. ',"jobId":"' .. id .. '","timestamp":' .. timestamp
+    put({ARGV[5], id, ARGV[6], timestamp}, input, options)
   end
   reply[#reply + 1] = owner and status .. ' ' .. owner or status
 end
+close()
 writeForAll(KEYS[3], KEYS[4])
 return reply

@@ -1,30 +1,18 @@
-import { createRequire } from 'node:module'
 import type { Accepted, NewJob } from '../store.ts'
+import { bullmqScript, inOrder, inTurns, type Addition } from './bullmq.ts'
 import { packEvent, packRecord } from './compact.ts'
 import type { Client } from './connect.ts'
 import { dueOf } from './due.ts'
 import { filterOf, originOf, type Keys } from './keys.ts'
 import type { createFollow } from './follow.ts'
 import type { Replicate } from './replicate.ts'
-import { defineScript } from './scripts.ts'
+import { defineScript, type Script } from './scripts.ts'
 
 /** Jobs that one call takes in, and about how much text: Redis serves nobody else meanwhile. */
 const MAX_JOBS = 100
 const MAX_CHARACTERS = 262_144
 /** How long what comes while a call is under way waits for its end: more in one call is less to do. */
 const GATHER_MS = 4
-
-/** How BullMQ would put a job into a queue, but for its id, time and data. */
-export interface Addition {
-  /** The keys of BullMQ's script `addStandardJob`, in its order. */
-  readonly keys: readonly string[]
-  /** Prefix of the queue's keys, with the colon at its end. */
-  readonly prefix: string
-  /** The name of the BullMQ job. */
-  readonly name: string
-  /** JSON of the BullMQ job's options, without `jobId` and `timestamp`. */
-  readonly options: string
-}
 
 /** Takes a job in and puts it into its first queue, both or nothing, in one atomic step. */
 export type Intake = (job: NewJob, addition: Addition) => Promise<Accepted>
@@ -52,18 +40,20 @@ interface Batch {
 
 /**
  * Makes the intake of a store whose Redis is that of the queues. What is submitted in one turn of the event loop, or while
- * a call is under way, goes to Redis in one call, by tenant and type: under load, that is what both have to do least for.
+ * a call is under way, goes to Redis in one call, by tenant, type and priority: under load, that is what both have to do least for.
  */
 export function createIntake({ redis, keys, replicate, follow }: IntakeParts): Intake {
-  const run = defineScript<string[]>(redis, 'intake', 'accepting', addStandardJob())
+  const [runInOrder, runInTurns] = [inOrder, inTurns].map(({ front, script }) =>
+    defineScript<string[]>(redis, 'intake', ['accepting', front], bullmqScript(script)),
+  ) as [Script<string[]>, Script<string[]>]
   let batches = new Map<string, Batch>()
   let underWay = 0
   let timer: NodeJS.Timeout | undefined
 
   return (job, addition) =>
     new Promise((resolve, reject) => {
-      const { tenant, type } = job.record
-      const name = `${tenant} ${type}`
+      const { tenant, type, priority } = job.record
+      const name = `${tenant} ${type} ${priority}`
       if (batches.size === 0) schedule()
       let batch = batches.get(name)
       if (!batch) batches.set(name, (batch = { addition, jobs: [], characters: 0 }))
@@ -110,7 +100,8 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
   async function call({ addition, jobs }: Batch): Promise<string[]> {
     underWay++
     try {
-      const { tenant, type } = jobs[0]!.job.record
+      const { tenant, type, priority } = jobs[0]!.job.record
+      const run = addition.isInTurns ? runInTurns : runInOrder
       return await run(
         [keys.waiting(type), keys.tenantWaiting(type, tenant), keys.due, keys.list(tenant), ...addition.keys],
         [
@@ -121,6 +112,8 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
           addition.prefix,
           addition.name,
           addition.options.slice(0, -1),
+          tenant,
+          priority,
           ...jobs.flatMap((each) => argsOf(each, keys)),
         ],
       )
@@ -129,21 +122,6 @@ export function createIntake({ redis, keys, replicate, follow }: IntakeParts): I
       if (underWay === 0 && batches.size > 0) sendAll()
     }
   }
-}
-
-/** What BullMQ calls with packed arguments, as a function that is given them as they are, the options as JSON. */
-function addStandardJob(): string {
-  // BullMQ has no entry of its own for its scripts, and no types for this one; the lock file holds its version.
-  const script = createRequire(import.meta.url)('bullmq/dist/cjs/scripts/addStandardJob-9') as {
-    addStandardJob: { content: string }
-  }
-  return [
-    'local function addStandardJob(KEYS, ARGV)',
-    '  local cmsgpack = {unpack = function(value) return value end}',
-    '  local cjson = {encode = function(value) return value.json end}',
-    script.addStandardJob.content,
-    'end',
-  ].join('\n')
 }
 
 function argsOf({ job, follower }: Waiting, keys: Keys): (string | number)[] {

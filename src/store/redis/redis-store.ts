@@ -53,7 +53,7 @@ export function createRedisStore(
   const node = randomBytes(6).toString('base64url')
   const follow = createFollow({ redis, connect, keys, node })
   const views = createViews(redis, keys)
-  const accept = defineScript<string[]>(redis, 'accept', 'accepting')
+  const accept = defineScript<string[]>(redis, 'accept', ['accepting'])
   const withdraw = defineScript<number>(redis, 'withdraw')
   const commit = defineScript<string[]>(redis, 'commit')
   const read = defineScript<[number, number, string, ...string[]] | null>(redis, 'read')

@@ -9,17 +9,17 @@ export type Owned = readonly [string, readonly (string | null)[], readonly strin
 
 /**
  * Registers the script in `<name>.lua` beside this file on a connection; ioredis sends it by its digest.
- * @param shared the name of what is put in front of it
+ * @param shared the names of what is put in front of it
  * @param foreign Lua that comes before that
  */
 export function defineScript<Reply>(
   redis: Client,
   name: string,
-  shared?: string,
+  shared: readonly string[] = [],
   foreign = '',
 ): Script<Reply> {
-  const command = `quartet:${name}`
-  const lua = [foreign, shared ? read(shared) : '', read(name)].join('\n')
+  const command = `quartet:${[...shared, name].join('+')}`
+  const lua = [foreign, ...[...shared, name].map(read)].join('\n')
   redis.defineCommand(command, { lua })
   const run = (redis as unknown as Record<string, (...args: unknown[]) => Promise<Reply>>)[command]
   if (!run) throw new Error(`Expected ioredis to define ${command}`)

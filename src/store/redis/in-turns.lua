@@ -1,0 +1,94 @@
+-- A queue whose tenants take turns (docs/ARCHITECTURE.md "Fair order"): start-time fair queueing. A job's turn is the
+-- number of the round in which it is served: the one after the turn of its tenant's last job, but none that is over.
+-- BullMQ's priority is made of the client's, which counts for more, and the turn. BullMQ's script is in front of this as
+-- `addPrioritizedJob`.
+--
+-- keys      of BullMQ's script (marker  meta  id  prioritized  delayed  completed  active  events  pc)  wait  paused  turns
+-- prefix    of the queue's keys
+-- tenant    whose jobs are to come
+-- priority  the client's
+-- Returns   a function that puts a job in: what BullMQ packs of it  data  JSON of its options, but for the brace at the end
+--           one that ends it
+--           and one that takes the next turn, as BullMQ's priority
+
+-- Turns of each of the client's priorities; 2^21 times as many are still exact in a double.
+local TURNS = 4294967296
+-- BullMQ's score is the priority times this, and a counter.
+local SCALE = 4294967296
+-- Jobs at the head of a queue that are looked at to find one that has a turn of its own.
+local HEAD = 100
+-- The priority of jobs that wait for a time, BullMQ's last: take-turn.lua gives them their turn when that has come.
+local NO_TURN = 2097152
+
+local function exact(number)
+  return string.format('%.17g', number)
+end
+
+local function openQueue(keys, prefix, tenant, priority)
+  local prioritized, turns = keys[4], keys[12]
+  -- What is kept has the priority in it as well: the last turn of each tenant, and of all the one that is on.
+  local first = priority * TURNS
+  local own, clock = priority .. ' ' .. tenant, priority .. ' '
+
+  -- The turn of whichever job is next, but for those that are tried again: they keep theirs, which is over. Nil if none waits,
+  -- and an early one if none is found.
+  local function nextTurn()
+    local least, most = exact(first * SCALE), '(' .. exact((first + TURNS) * SCALE)
+    local turn
+    for _, count in ipairs({1, HEAD}) do
+      local head = redis.call('ZRANGEBYSCORE', prioritized, least, most, 'WITHSCORES', 'LIMIT', 0, count)
+      for at = 1, #head, 2 do
+        local place = math.floor(tonumber(head[at + 1]) / SCALE)
+        if place == NO_TURN then
+          turn = turn or 0
+        else
+          turn = place - first
+          if redis.call('HEXISTS', prefix .. head[at], 'ats') == 0 then
+            return turn
+          end
+        end
+      end
+      if #head < 2 * count then
+        return turn
+      end
+    end
+    return turn
+  end
+
+  local function turnOf(member)
+    return tonumber(redis.call('ZSCORE', turns, member) or first) - first
+  end
+
+  -- Everybody has had his turns, so that none needs to be kept but the latest.
+  local function forget()
+    local least, most = exact(first), '(' .. exact(first + TURNS)
+    local latest = redis.call('ZREVRANGEBYSCORE', turns, most, least, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    redis.call('ZREMRANGEBYSCORE', turns, least, most)
+    return tonumber(latest or first) - first
+  end
+
+  local now = 0
+  if redis.call('EXISTS', prioritized, keys[5], keys[7], keys[10]) == 0 then
+    -- Nothing will be tried again either: turns begin anew.
+    redis.call('DEL', turns)
+  else
+    local next = nextTurn()
+    now = next and math.max(turnOf(clock), next) or forget()
+  end
+  local last, isUsed = turnOf(own), false
+
+  local function take()
+    last, isUsed = math.max(now, last + 1), true
+    return first + last
+  end
+  local function put(job, data, options)
+    local place = take()
+    addPrioritizedJob(keys, {job, data, {json = options .. ',"priority":' .. exact(place) .. '}', priority = place}})
+  end
+  local function close()
+    if isUsed then
+      redis.call('ZADD', turns, exact(first + last), own, exact(first + now), clock)
+    end
+  end
+  return put, close, take
+end

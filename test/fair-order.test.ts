@@ -1,0 +1,246 @@
+import { once } from 'node:events'
+import { Queue, Worker, type Job } from 'bullmq'
+import t, { type Test } from 'tap'
+import { parseCatalog } from '../src/catalog.ts'
+import type { JobRecord } from '../src/messages.ts'
+import { createQueues } from '../src/queues.ts'
+import { createConnect } from '../src/store/redis/connect.ts'
+import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import type { NewJob } from '../src/store/store.ts'
+import { startRedis, type TestRedis } from './helper.ts'
+import { newJob } from './store-contract/jobs.ts'
+
+const types = { test: { steps: [{ queue: 'a', attempts: 5, backoff_ms: 0 }], fair: true } }
+/** The most that BullMQ itself takes for a priority. */
+const BULLMQ_LIMIT = 2_097_152
+
+t.test('a job in a fair queue is what BullMQ itself would make of it, by either way in', async (t) => {
+  const { client, queues, enqueue, intake } = await open(t)
+  const [together, apart, own] = [newJob(), newJob({ tenant: 'other' }), newJob()]
+  await intake(together)
+  await enqueue(apart)
+  await enqueue(apart)
+  const { name, data, opts } = await jobOf(client, together)
+  const queue = new Queue('a', { connection: client, skipVersionCheck: true })
+  await queue.add(name, data, { ...opts, jobId: own.record.id })
+
+  const seen = await Promise.all([together, apart, own].map((job) => everythingOf(client, job)))
+  t.strictSame(seen[0], seen[2])
+  t.strictSame(seen[1], seen[2])
+  t.match(seen[0], { bull: { priority: '1' }, opts: { priority: 1, attempts: 5 } })
+  const entries = await client.xrange('bull:a:events', '-', '+')
+  t.strictSame(
+    entries.map(([, fields]) => fields.join(' ')),
+    [together, apart, own].flatMap(({ record: { id } }) => [
+      `event added jobId ${id} name test`,
+      `event waiting jobId ${id}`,
+    ]),
+    'and a repetition changes nothing',
+  )
+  t.equal(await client.zscore('bull:a:prioritized', own.record.id), String(2 ** 32 + 3))
+  for (const { record } of [together, apart])
+    t.equal((await queues.truth('a', record.id)).state, 'prioritized')
+})
+
+t.test('who comes late is behind one job of each of the others, however many wait', async (t) => {
+  const { intake, work } = await open(t)
+  await intake(...jobsOf('a', 500), ...jobsOf('b', 300))
+  await work.start(100)
+  await intake(...jobsOf('c', 3))
+  t.strictSame(await work.start(9), ['a', 'b', 'c', 'a', 'b', 'c', 'a', 'b', 'c'])
+  const rest = await work.start(600)
+  t.equal(rest.filter((tenant) => tenant === 'a').length, 353)
+  const shared = rest.slice(0, 400)
+  for (const tenant of ['a', 'b']) t.equal(shared.filter((each) => each === tenant).length, 200)
+})
+
+t.test(
+  'the jobs of a tenant start in the order in which they came, whichever node took them in',
+  async (t) => {
+    const { redis, intake, enqueue, work } = await open(t)
+    const other = await open(t, redis)
+    const jobs = jobsOf('a', 60)
+    for (const [n, job] of jobs.entries()) {
+      await [intake, enqueue, other.intake, other.enqueue][n % 4]?.(job)
+      if (n % 10 === 5) await other.intake(...jobsOf('b', 2))
+      if (n % 10 === 9) await work.start(4)
+    }
+    await work.start(48)
+    const ids = jobs.map(({ record }) => record.id)
+    t.strictSame(
+      work.started.filter((id) => ids.includes(id)),
+      ids,
+    )
+  },
+)
+
+t.test('a tenant that was idle has no credit, and one that had everything no debt', async (t) => {
+  const { intake, work } = await open(t)
+  await intake(...jobsOf('a', 200), ...jobsOf('b', 1))
+  await work.start(101)
+  // While b was idle a had a hundred; from here on they share.
+  await intake(...jobsOf('b', 50))
+  const next = await work.start(40)
+  t.equal(next.filter((tenant) => tenant === 'b').length, 20)
+  await work.start(110)
+  t.equal(await work.finish(), 251)
+  await intake(...jobsOf('a', 10), ...jobsOf('c', 10))
+  t.strictSame(await work.start(4), ['a', 'c', 'a', 'c'], 'when nobody waits, all begin anew')
+})
+
+t.test('who submits the next job only when the last has started has his turn in each round', async (t) => {
+  const { intake, work } = await open(t)
+  await intake(...jobsOf('a', 30), ...jobsOf('b', 1))
+  for (let round = 0; round < 10; round++) {
+    t.strictSame((await work.start(2)).toSorted(), ['a', 'b'])
+    await intake(...jobsOf('b', 1))
+  }
+})
+
+t.test('a priority goes before turns: jobs without go first, and tenants share what is left', async (t) => {
+  const { intake, enqueue, work } = await open(t)
+  await intake(...jobsOf('a', 4, { priority: 7 }), ...jobsOf('a', 4, { priority: 2_097_151 }))
+  await intake(...jobsOf('a', 4, { priority: 5 }))
+  await enqueue(...jobsOf('b', 2, { priority: 7 }), ...jobsOf('b', 2, { priority: 2_097_151 }))
+  await intake(...jobsOf('c', 2), ...jobsOf('a', 2))
+  const order = (await work.start(20)).join('')
+  t.equal(order, 'cacaaaaaababaaababaa', 'none, then 5, then 7, then the last ones')
+})
+
+t.test('a tenant with a priority that waited behind others has its turn when its time comes', async (t) => {
+  const { intake, work } = await open(t)
+  await intake(...jobsOf('a', 100, { priority: 1 }), ...jobsOf('b', 100))
+  await work.start(100)
+  await intake(...jobsOf('c', 2, { priority: 1 }))
+  t.strictSame((await work.start(4)).toSorted(), ['a', 'a', 'c', 'c'])
+})
+
+t.test('a job that is tried again keeps its turn, which is no credit for others', async (t) => {
+  const { intake, work } = await open(t)
+  await intake(...jobsOf('a', 100))
+  await work.start(50)
+  const again = [await work.fail(0), await work.fail(7)]
+  await intake(...jobsOf('b', 20))
+  await work.start(2)
+  t.strictSame(work.started.slice(-2), again)
+  t.strictSame(await work.start(6), ['a', 'b', 'a', 'b', 'a', 'b'])
+})
+
+t.test('turns do not run out: beyond the priorities that BullMQ itself takes all goes on', async (t) => {
+  const { client, intake, enqueue, work } = await open(t)
+  await intake(...jobsOf('a', 3))
+  const far = BULLMQ_LIMIT * 1_000
+  await client.zadd('bull:a:turns', String(far), '0 a', String(far - 1), '0 ')
+  await intake(...jobsOf('a', 300))
+  await work.start(4)
+  await enqueue(...jobsOf('b', 3))
+  t.strictSame(await work.start(6), ['a', 'b', 'a', 'b', 'a', 'b'])
+  const again = await work.fail(9)
+  await work.start(1)
+  t.equal(work.started.at(-1), again, 'also for a job that is tried again')
+  await work.start(296)
+  t.equal(new Set(work.started).size, 306)
+})
+
+t.test('a queue with nothing in it keeps nothing of its turns', async (t) => {
+  const { client, intake, work } = await open(t)
+  await intake(...jobsOf('a', 20))
+  await work.start(20)
+  await work.finish()
+  await intake(...jobsOf('b', 1))
+  t.strictSame(await client.zrange('bull:a:turns', '0', '-1', 'WITHSCORES'), ['0 ', '0', '0 b', '1'])
+})
+
+function jobsOf(tenant: string, count: number, fields: Partial<JobRecord> = {}): NewJob[] {
+  const jobs = Array.from({ length: count }, () => newJob({ tenant, ...fields }))
+  for (const { record } of jobs) tenants.set(record.id, tenant)
+  return jobs
+}
+
+/** Whose jobs are whose, in the order in which they were made. */
+const tenants = new Map<string, string>()
+
+/** A node of a gateway that has no HTTP: its store and its queues. */
+async function open(t: Test, known?: TestRedis) {
+  const redis = known ?? (await startRedis(t))
+  const connect = createConnect(redis.url, () => undefined)
+  const command = connect('command')
+  await once(command, 'ready')
+  const store = createRedisStore(command, connect)
+  const queues = createQueues(command, 'bull', parseCatalog({ types }), store.now)
+  const worker = new Worker('a', null, { connection: redis.connect({ maxRetriesPerRequest: null }) })
+  worker.on('error', () => undefined)
+  t.teardown(async () => {
+    await worker.close(true)
+    await queues.close()
+    await store.close()
+    command.disconnect()
+  })
+  return { redis, client: redis.connect(), queues, intake, enqueue, work: workByHand(worker) }
+
+  /** All at once, stored and enqueued in one step. */
+  async function intake(...jobs: NewJob[]): Promise<void> {
+    const answers = await Promise.all(
+      jobs.map((job) => {
+        const addition = queues.additionOf(job.record)
+        if (!addition) throw new Error('Expected a job that can be taken in at once')
+        return store.intake(job, addition)
+      }),
+    )
+    for (const { status } of answers)
+      if (status !== 'accepted') throw new Error(`Expected accepted, got ${status}`)
+  }
+
+  /** One after the other, stored first and enqueued second. */
+  async function enqueue(...jobs: NewJob[]): Promise<void> {
+    for (const job of jobs) {
+      await store.accept(job)
+      await queues.enqueue(job.record, job.input)
+    }
+  }
+}
+
+/** A worker that takes jobs when it is told to, and holds them. */
+function workByHand(worker: Worker) {
+  const started: string[] = []
+  const held: Job[] = []
+  return {
+    /** The ids of the jobs that were started, in that order. */
+    started,
+    /** Starts so many. @returns whose they are */
+    async start(count: number): Promise<string[]> {
+      for (let n = 0; n < count; n++) {
+        const job = await worker.getNextJob('token', { block: false })
+        if (!job?.id) throw new Error(`Expected ${count} jobs, got ${n}`)
+        held.push(job)
+        started.push(job.id)
+      }
+      return started.slice(-count).map((id) => tenants.get(id) ?? '')
+    },
+    /** Fails the nth that was started: it is tried again at once. @returns its id */
+    async fail(n: number): Promise<string> {
+      const job = held[n]
+      if (!job?.id) throw new Error(`Expected ${n} jobs to be held`)
+      await job.moveToFailed(new Error('try again'), 'token', false)
+      return job.id
+    },
+    /** Ends all that are held. @returns how many */
+    async finish(): Promise<number> {
+      const jobs = held.splice(0)
+      for (const job of jobs) await job.moveToCompleted('done', 'token', false)
+      return jobs.length
+    },
+  }
+}
+
+async function jobOf(client: Awaited<ReturnType<TestRedis['connect']>>, { record: { id } }: NewJob) {
+  const { name = '', data = '', opts = '' } = await client.hgetall(`bull:a:${id}`)
+  const { jobId: _, ...options } = JSON.parse(opts) as Record<string, unknown>
+  return { name, data: JSON.parse(data) as unknown, opts: options }
+}
+
+async function everythingOf(client: Awaited<ReturnType<TestRedis['connect']>>, { record: { id } }: NewJob) {
+  const { opts = '', ...bull } = await client.hgetall(`bull:a:${id}`)
+  const text = JSON.stringify({ bull, opts: JSON.parse(opts) as object })
+  return JSON.parse(text.replaceAll(id, 'ID').replaceAll(/\d{13}/g, '0')) as object
+}
