@@ -19,7 +19,7 @@ const STALLED_CHECK = { maxStalledCount: 1, stalledInterval: 200 }
 const MAX_RESULT_QUEUE_LENGTH = 1_000_000
 
 /** BullMQ's last priority: of jobs that wait for a time, until they are given their turn (in-turns.lua). */
-const NO_TURN = 2_097_152
+const NO_TURN = 2_097_151
 
 export type QueueState =
   | 'waiting'
@@ -53,7 +53,7 @@ export interface Queues {
   additionOf(record: JobRecord): Addition | null
   /** Whether tenants take turns in a queue. */
   isInTurns(queue: string): boolean
-  /** Gives a job that has waited for its delay the turn of one that comes now, unless a worker has it. */
+  /** Gives a job that has waited for its delay the turn of one that comes now. Repeating it changes nothing. */
   takeTurn(record: JobRecord): Promise<void>
   /** Takes a job out of a queue. False when a worker has it, or had it by then. */
   remove(queue: string, id: string): Promise<boolean>

@@ -12,7 +12,7 @@ import { newJob } from './store-contract/jobs.ts'
 
 const types = { test: { steps: [{ queue: 'a', attempts: 5, backoff_ms: 0 }], fair: true } }
 /** The most that BullMQ itself takes for a priority. */
-const BULLMQ_LIMIT = 2_097_152
+const BULLMQ_LIMIT = 2_097_151
 
 t.test('a job in a fair queue is what BullMQ itself would make of it, by either way in', async (t) => {
   const { client, queues, enqueue, intake } = await open(t)
@@ -125,6 +125,32 @@ t.test('a job that is tried again keeps its turn, which is no credit for others'
   t.strictSame(work.started.slice(-2), again)
   t.strictSame(await work.start(6), ['a', 'b', 'a', 'b', 'a', 'b'])
 })
+
+t.test(
+  'a job that has waited for its delay has a turn from then on, also when it is tried again',
+  async (t) => {
+    const { client, queues, enqueue, intake, work } = await open(t)
+    const bull = new Queue('a', { connection: client, skipVersionCheck: true })
+    const [idle, busy] = jobsOf('a', 2, { notBefore: Date.now() + 60_000 }) as [NewJob, NewJob]
+    const comesDue = async (job: NewJob) => (await bull.getJob(job.record.id))?.promote()
+    await enqueue(idle, busy)
+    await comesDue(idle)
+    await work.start(1)
+    await queues.takeTurn(idle.record)
+    await intake(...jobsOf('b', 20))
+    const again = await work.fail(0)
+    t.strictSame((await work.start(2)).toSorted(), ['a', 'b'])
+    t.ok(work.started.slice(-2).includes(again))
+
+    await intake(...jobsOf('a', 2))
+    await comesDue(busy)
+    await queues.takeTurn(busy.record)
+    await queues.takeTurn(busy.record)
+    t.strictSame((await work.start(6)).toSorted(), ['a', 'a', 'a', 'b', 'b', 'b'])
+    t.ok(work.started.slice(-2).includes(busy.record.id), 'behind those of its tenant that were there')
+    t.strictSame(await work.start(2), ['b', 'b'])
+  },
+)
 
 t.test('turns do not run out: beyond the priorities that BullMQ itself takes all goes on', async (t) => {
   const { client, intake, enqueue, work } = await open(t)

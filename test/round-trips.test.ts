@@ -28,9 +28,10 @@ for (const [name, mode] of Object.entries(modes)) {
   })
 }
 
-for (const { jobs: count, ...most } of together) {
-  t.test(`what comes together costs together: ${count} at a time`, async (t) => {
-    const { gateway, proxy, lead } = await start(t)
+const crowds = together.flatMap((each) => [false, true].map((isFair) => ({ ...each, isFair })))
+for (const { jobs: count, isFair, ...most } of crowds) {
+  t.test(`what comes together costs together: ${count} at a time${isFair ? ', in turns' : ''}`, async (t) => {
+    const { gateway, proxy, lead } = await start(t, isFair)
     await live(t, { gateway, proxy, lead }, modes.nobody)
     const post = () => gateway.app.inject({ method: 'POST', url: '/jobs', payload: BODY })
     const answers = await Promise.all(Array.from({ length: count }, post))
@@ -82,10 +83,10 @@ interface Parts {
   readonly lead: Awaited<ReturnType<typeof leadByHand>>
 }
 
-async function start(t: Test): Promise<Parts> {
+async function start(t: Test, fair = false): Promise<Parts> {
   const redis = await startRedis(t)
   const proxy = await startCountingProxy(t, redis.port)
-  const types = { [QUEUE]: { steps: [QUEUE] } }
+  const types = { [QUEUE]: { steps: [QUEUE], fair } }
   const gateway = await startGateway(t, types, { redis: { ...redis, url: proxy.url } })
   const worker = new Worker(QUEUE, null, { connection: redis.connect({ maxRetriesPerRequest: null }) })
   worker.on('error', () => undefined)

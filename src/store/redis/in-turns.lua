@@ -18,7 +18,7 @@ local SCALE = 4294967296
 -- Jobs at the head of a queue that are looked at to find one that has a turn of its own.
 local HEAD = 100
 -- The priority of jobs that wait for a time, BullMQ's last: take-turn.lua gives them their turn when that has come.
-local NO_TURN = 2097152
+local NO_TURN = 2097151
 
 local function exact(number)
   return string.format('%.17g', number)
