@@ -1,16 +1,10 @@
-import { once } from 'node:events'
-import { Queue, Worker, type Job } from 'bullmq'
-import t, { type Test } from 'tap'
-import { parseCatalog } from '../src/catalog.ts'
-import type { JobRecord } from '../src/messages.ts'
-import { createQueues } from '../src/queues.ts'
-import { createConnect } from '../src/store/redis/connect.ts'
-import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import { Queue } from 'bullmq'
+import t from 'tap'
+import { jobsOf, openFairQueue as open } from './fair-queue.ts'
+import type { TestRedis } from './helper.ts'
 import type { NewJob } from '../src/store/store.ts'
-import { startRedis, type TestRedis } from './helper.ts'
 import { newJob } from './store-contract/jobs.ts'
 
-const types = { test: { steps: [{ queue: 'a', attempts: 5, backoff_ms: 0 }], fair: true } }
 /** The most that BullMQ itself takes for a priority. */
 const BULLMQ_LIMIT = 2_097_151
 
@@ -27,7 +21,7 @@ t.test('a job in a fair queue is what BullMQ itself would make of it, by either 
   const seen = await Promise.all([together, apart, own].map((job) => everythingOf(client, job)))
   t.strictSame(seen[0], seen[2])
   t.strictSame(seen[1], seen[2])
-  t.match(seen[0], { bull: { priority: '1' }, opts: { priority: 1, attempts: 5 } })
+  t.match(seen[0], { bull: { priority: '1' }, opts: { priority: 1, attempts: 100 } })
   const entries = await client.xrange('bull:a:events', '-', '+')
   t.strictSame(
     entries.map(([, fields]) => fields.join(' ')),
@@ -129,12 +123,11 @@ t.test('a job that is tried again keeps its turn, which is no credit for others'
 t.test(
   'a job that has waited for its delay has a turn from then on, also when it is tried again',
   async (t) => {
-    const { client, queues, enqueue, intake, work } = await open(t)
-    const bull = new Queue('a', { connection: client, skipVersionCheck: true })
+    const { bull, queues, enqueue, intake, comeDue, work } = await open(t)
     const [idle, busy] = jobsOf('a', 2, { notBefore: Date.now() + 60_000 }) as [NewJob, NewJob]
-    const comesDue = async (job: NewJob) => (await bull.getJob(job.record.id))?.promote()
     await enqueue(idle, busy)
-    await comesDue(idle)
+    // A worker that waits for it is sooner than the collector.
+    await (await bull.getJob(idle.record.id))?.promote()
     await work.start(1)
     await queues.takeTurn(idle.record)
     await intake(...jobsOf('b', 20))
@@ -143,8 +136,7 @@ t.test(
     t.ok(work.started.slice(-2).includes(again))
 
     await intake(...jobsOf('a', 2))
-    await comesDue(busy)
-    await queues.takeTurn(busy.record)
+    await comeDue(busy)
     await queues.takeTurn(busy.record)
     t.strictSame((await work.start(6)).toSorted(), ['a', 'a', 'a', 'b', 'b', 'b'])
     t.ok(work.started.slice(-2).includes(busy.record.id), 'behind those of its tenant that were there')
@@ -176,88 +168,6 @@ t.test('a queue with nothing in it keeps nothing of its turns', async (t) => {
   await intake(...jobsOf('b', 1))
   t.strictSame(await client.zrange('bull:a:turns', '0', '-1', 'WITHSCORES'), ['0 ', '0', '0 b', '1'])
 })
-
-function jobsOf(tenant: string, count: number, fields: Partial<JobRecord> = {}): NewJob[] {
-  const jobs = Array.from({ length: count }, () => newJob({ tenant, ...fields }))
-  for (const { record } of jobs) tenants.set(record.id, tenant)
-  return jobs
-}
-
-/** Whose jobs are whose, in the order in which they were made. */
-const tenants = new Map<string, string>()
-
-/** A node of a gateway that has no HTTP: its store and its queues. */
-async function open(t: Test, known?: TestRedis) {
-  const redis = known ?? (await startRedis(t))
-  const connect = createConnect(redis.url, () => undefined)
-  const command = connect('command')
-  await once(command, 'ready')
-  const store = createRedisStore(command, connect)
-  const queues = createQueues(command, 'bull', parseCatalog({ types }), store.now)
-  const worker = new Worker('a', null, { connection: redis.connect({ maxRetriesPerRequest: null }) })
-  worker.on('error', () => undefined)
-  t.teardown(async () => {
-    await worker.close(true)
-    await queues.close()
-    await store.close()
-    command.disconnect()
-  })
-  return { redis, client: redis.connect(), queues, intake, enqueue, work: workByHand(worker) }
-
-  /** All at once, stored and enqueued in one step. */
-  async function intake(...jobs: NewJob[]): Promise<void> {
-    const answers = await Promise.all(
-      jobs.map((job) => {
-        const addition = queues.additionOf(job.record)
-        if (!addition) throw new Error('Expected a job that can be taken in at once')
-        return store.intake(job, addition)
-      }),
-    )
-    for (const { status } of answers)
-      if (status !== 'accepted') throw new Error(`Expected accepted, got ${status}`)
-  }
-
-  /** One after the other, stored first and enqueued second. */
-  async function enqueue(...jobs: NewJob[]): Promise<void> {
-    for (const job of jobs) {
-      await store.accept(job)
-      await queues.enqueue(job.record, job.input)
-    }
-  }
-}
-
-/** A worker that takes jobs when it is told to, and holds them. */
-function workByHand(worker: Worker) {
-  const started: string[] = []
-  const held: Job[] = []
-  return {
-    /** The ids of the jobs that were started, in that order. */
-    started,
-    /** Starts so many. @returns whose they are */
-    async start(count: number): Promise<string[]> {
-      for (let n = 0; n < count; n++) {
-        const job = await worker.getNextJob('token', { block: false })
-        if (!job?.id) throw new Error(`Expected ${count} jobs, got ${n}`)
-        held.push(job)
-        started.push(job.id)
-      }
-      return started.slice(-count).map((id) => tenants.get(id) ?? '')
-    },
-    /** Fails the nth that was started: it is tried again at once. @returns its id */
-    async fail(n: number): Promise<string> {
-      const job = held[n]
-      if (!job?.id) throw new Error(`Expected ${n} jobs to be held`)
-      await job.moveToFailed(new Error('try again'), 'token', false)
-      return job.id
-    },
-    /** Ends all that are held. @returns how many */
-    async finish(): Promise<number> {
-      const jobs = held.splice(0)
-      for (const job of jobs) await job.moveToCompleted('done', 'token', false)
-      return jobs.length
-    },
-  }
-}
 
 async function jobOf(client: Awaited<ReturnType<TestRedis['connect']>>, { record: { id } }: NewJob) {
   const { name = '', data = '', opts = '' } = await client.hgetall(`bull:a:${id}`)

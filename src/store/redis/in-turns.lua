@@ -30,29 +30,23 @@ local function openQueue(keys, prefix, tenant, priority)
   local first = priority * TURNS
   local own, clock = priority .. ' ' .. tenant, priority .. ' '
 
-  -- The turn of whichever job is next, but for those that are tried again: they keep theirs, which is over. Nil if none waits,
-  -- and an early one if none is found.
+  -- The turn of the job that is next, not counting those that are tried again, whose turns are over, and those that have none
+  -- yet. Nil if no other waits; 0 if none is near the head.
   local function nextTurn()
     local least, most = exact(first * SCALE), '(' .. exact((first + TURNS) * SCALE)
-    local turn
     for _, count in ipairs({1, HEAD}) do
       local head = redis.call('ZRANGEBYSCORE', prioritized, least, most, 'WITHSCORES', 'LIMIT', 0, count)
       for at = 1, #head, 2 do
         local place = math.floor(tonumber(head[at + 1]) / SCALE)
-        if place == NO_TURN then
-          turn = turn or 0
-        else
-          turn = place - first
-          if redis.call('HEXISTS', prefix .. head[at], 'ats') == 0 then
-            return turn
-          end
+        if place ~= NO_TURN and redis.call('HEXISTS', prefix .. head[at], 'ats') == 0 then
+          return place - first
         end
       end
       if #head < 2 * count then
-        return turn
+        return nil
       end
     end
-    return turn
+    return 0
   end
 
   local function turnOf(member)

@@ -6,7 +6,7 @@ import { dueOf } from './due.ts'
 import { filterOf, originOf, type Keys } from './keys.ts'
 import type { createFollow } from './follow.ts'
 import type { Replicate } from './replicate.ts'
-import { defineScript, type Script } from './scripts.ts'
+import { defineScript } from './scripts.ts'
 
 /** Jobs that one call takes in, and about how much text: Redis serves nobody else meanwhile. */
 const MAX_JOBS = 100
@@ -40,12 +40,13 @@ interface Batch {
 
 /**
  * Makes the intake of a store whose Redis is that of the queues. What is submitted in one turn of the event loop, or while
- * a call is under way, goes to Redis in one call, by tenant, type and priority: under load, that is what both have to do least for.
+ * a call is under way, goes to Redis in one call, by tenant, type and priority: under load, that is what both have to do
+ * least for.
  */
 export function createIntake({ redis, keys, replicate, follow }: IntakeParts): Intake {
-  const [runInOrder, runInTurns] = [inOrder, inTurns].map(({ front, script }) =>
-    defineScript<string[]>(redis, 'intake', ['accepting', front], bullmqScript(script)),
-  ) as [Script<string[]>, Script<string[]>]
+  const define = ({ front, script }: typeof inOrder) =>
+    defineScript<string[]>(redis, 'intake', ['accepting', front], bullmqScript(script))
+  const [runInOrder, runInTurns] = [define(inOrder), define(inTurns)]
   let batches = new Map<string, Batch>()
   let underWay = 0
   let timer: NodeJS.Timeout | undefined
