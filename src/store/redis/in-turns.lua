@@ -49,8 +49,8 @@ local function openQueue(keys, prefix, tenant, priority)
     return 0
   end
 
-  local function turnOf(member)
-    return tonumber(redis.call('ZSCORE', turns, member) or first) - first
+  local function turnIn(score)
+    return tonumber(score or first) - first
   end
 
   -- Everybody has had his turns, so that none needs to be kept but the latest.
@@ -58,18 +58,20 @@ local function openQueue(keys, prefix, tenant, priority)
     local least, most = exact(first), '(' .. exact(first + TURNS)
     local latest = redis.call('ZREVRANGEBYSCORE', turns, most, least, 'WITHSCORES', 'LIMIT', 0, 1)[2]
     redis.call('ZREMRANGEBYSCORE', turns, least, most)
-    return tonumber(latest or first) - first
+    return turnIn(latest)
   end
 
-  local now = 0
-  if redis.call('EXISTS', prioritized, keys[5], keys[7], keys[10]) == 0 then
+  local now, last, isUsed = 0, 0, false
+  local next = nextTurn()
+  if next then
+    local kept = redis.call('ZMSCORE', turns, own, clock)
+    now, last = math.max(next, turnIn(kept[2])), turnIn(kept[1])
+  elseif redis.call('EXISTS', prioritized, keys[5], keys[7], keys[10]) > 0 then
+    now = forget()
+  else
     -- Nothing will be tried again either: turns begin anew.
     redis.call('DEL', turns)
-  else
-    local next = nextTurn()
-    now = next and math.max(turnOf(clock), next) or forget()
   end
-  local last, isUsed = turnOf(own), false
 
   local function take()
     last, isUsed = math.max(now, last + 1), true
