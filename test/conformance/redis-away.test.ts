@@ -14,7 +14,11 @@ import {
   submit,
 } from './clients.ts'
 
-const types = { echo: { steps: ['echo'], attempts: 1 }, idle: { steps: ['idle'] } }
+const types = {
+  echo: { steps: ['echo'], attempts: 1 },
+  idle: { steps: ['idle'] },
+  fair: { steps: ['fair'], fair: true },
+}
 /** Much more than it takes, much less than a request would be kept waiting. */
 const PROMPT_MS = 10_000
 
@@ -106,9 +110,11 @@ t.test('a Redis that may evict what it was given is not ready', async (t) => {
 t.test('a full Redis is a 503, and not ready', async (t) => {
   const gateway = await startGateway(t, types)
   await gateway.redis.connect().config('SET', 'maxmemory', '1')
-  const response = await gateway.post({ type: 'idle' })
-  t.match(response.headers.get('retry-after'), /^[1-9]\d*$/)
-  await isProblem(t, response, 'store_unavailable')
+  for (const job of [{ type: 'idle' }, { type: 'fair' }, { type: 'fair', delay_ms: 60_000 }]) {
+    const response = await gateway.post(job)
+    t.match(response.headers.get('retry-after'), /^[1-9]\d*$/)
+    await isProblem(t, response, 'store_unavailable')
+  }
   t.match((await isProblem(t, await get(gateway, '/readyz'), 'store_unavailable')).detail, /full/)
 })
 

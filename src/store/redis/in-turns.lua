@@ -53,24 +53,19 @@ local function openQueue(keys, prefix, tenant, priority)
     return tonumber(score or first) - first
   end
 
-  -- Everybody has had his turns, so that none needs to be kept but the latest.
-  local function forget()
-    local least, most = exact(first), '(' .. exact(first + TURNS)
-    local latest = redis.call('ZREVRANGEBYSCORE', turns, most, least, 'WITHSCORES', 'LIMIT', 0, 1)[2]
-    redis.call('ZREMRANGEBYSCORE', turns, least, most)
-    return turnIn(latest)
-  end
-
-  local now, last, isUsed = 0, 0, false
+  local now, last, isUsed, isOver = 0, 0, false, false
+  local least, most = exact(first), '(' .. exact(first + TURNS)
   local next = nextTurn()
   if next then
     local kept = redis.call('ZMSCORE', turns, own, clock)
     now, last = math.max(next, turnIn(kept[2])), turnIn(kept[1])
   elseif redis.call('EXISTS', prioritized, keys[5], keys[7], keys[10]) > 0 then
-    now = forget()
+    -- Everybody has had his turns, so that none needs to be kept but the latest.
+    isOver = true
+    now = turnIn(redis.call('ZREVRANGEBYSCORE', turns, most, least, 'WITHSCORES', 'LIMIT', 0, 1)[2])
   else
     -- Nothing will be tried again either: turns begin anew.
-    redis.call('DEL', turns)
+    least, most, isOver = '-inf', '+inf', true
   end
 
   local function take()
@@ -81,7 +76,11 @@ local function openQueue(keys, prefix, tenant, priority)
     local place = take()
     addPrioritizedJob(keys, {job, data, {json = options .. ',"priority":' .. exact(place) .. '}', priority = place}})
   end
+  -- Nothing is written before this but by `put`: a Redis that is full refuses a script at its first write, if that needs memory.
   local function close()
+    if isUsed and isOver then
+      redis.call('ZREMRANGEBYSCORE', turns, least, most)
+    end
     if isUsed then
       redis.call('ZADD', turns, exact(first + last), own, exact(first + now), clock)
     end
