@@ -44,6 +44,7 @@ export const jobOperations: Readonly<Record<string, Operation>> = {
       'not_acceptable',
       'idempotency_mismatch',
       'too_many_streams',
+      'too_many_waiting',
       'queue_full',
     ],
   },
