@@ -59,6 +59,7 @@ export interface AppParts {
     | keyof AccessParts['config']
     | 'bullmqPrefix'
     | 'callbackAllow'
+    | 'allowAnonymous'
     | 'callbackConcurrency'
     | 'callbackProxy'
     | 'callbackSchedule'
@@ -198,7 +199,11 @@ export async function buildApp({ config, catalog, connect, logger }: AppParts): 
     }
     await app.register(accepts.default)
     registerProblemHandler(app, countProblem)
-    const isAllowedOrigin = await registerBrowsers(app, config.corsOrigins)
+    const isAllowedOrigin = await registerBrowsers(
+      app,
+      config.corsOrigins,
+      config.auth.size === 0 && !config.allowAnonymous,
+    )
     registerAuthenticate(app, parts)
     const requests = limit && (await limitRequests(app, { limit, store }))
     await registerDescribe(app, { ...access, catalog, isOpen: config.auth.size === 0 })

@@ -2,7 +2,7 @@ import cors from '@fastify/cors'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import helmet from 'helmet'
 import { IncomingMessage, ServerResponse } from 'node:http'
-import { Socket } from 'node:net'
+import { isIP, Socket } from 'node:net'
 import { Problem } from '../errors.ts'
 
 /** How long a browser keeps the answer to its question whether it may ask. Seconds. */
@@ -17,10 +17,12 @@ export type IsAllowedOrigin = (request: FastifyRequest) => boolean
  * What browsers are told, in every answer, and which pages they may ask for.
  *
  * @param origins `https://host:port` of the pages that may read answers and open sockets, besides the gateway's own
+ * @param isLocal whether the gateway lets in everybody who is on this machine, and nobody else
  */
 export async function registerBrowsers(
   app: FastifyInstance,
   origins: readonly string[],
+  isLocal: boolean,
 ): Promise<IsAllowedOrigin> {
   const headers = securityHeaders()
   app.addHook('onRequest', (_request, reply, done) => {
@@ -56,6 +58,7 @@ export async function registerBrowsers(
       strictPreflight: false,
     })
   }
+  if (isLocal) app.addHook('onRequest', refuseRebinding)
   // A browser sends some POSTs without asking first, with whatever it has to show who it is.
   app.addHook('onRequest', (request, _reply, done) => {
     if (SAFE.includes(request.method) || isAllowed(request)) return done()
@@ -73,6 +76,27 @@ export async function registerBrowsers(
     if (origin === undefined || origins.includes(origin)) return true
     return URL.canParse(origin) && new URL(origin).host === host
   }
+}
+
+/**
+ * A page can have its own name resolve to 127.0.0.1: then its requests are of the same origin, and a browser here lets it
+ * read the answers (DNS rebinding). What it cannot do is ask under another name, or one without a dot.
+ */
+function refuseRebinding(
+  { headers: { host = '' } }: FastifyRequest,
+  _reply: unknown,
+  done: (error?: Error) => void,
+) {
+  const { hostname } = URL.canParse(`http://${host}`) ? new URL(`http://${host}`) : { hostname: '' }
+  const name = hostname.replace(/\.$/, '')
+  if (!name.includes('.') || isIP(name) !== 0 || name.endsWith('.localhost')) return done()
+  done(
+    new Problem(
+      'forbidden',
+      `Expected localhost, an IP address or a name without dots as the host, got ${name}; with QUARTET_AUTH, ` +
+        'or QUARTET_ALLOW_ANONYMOUS=1, it may be any',
+    ),
+  )
 }
 
 /**

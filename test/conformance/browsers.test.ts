@@ -1,4 +1,7 @@
+import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
 import t, { type Test } from 'tap'
+import { WebSocket } from 'ws'
 import { startGateway, type TestGateway } from '../gateway.ts'
 import { startKeyedGateway } from '../keys.ts'
 import { exchange, get, isProblem, openSocket, submit } from './clients.ts'
@@ -160,4 +163,42 @@ t.test('a WebSocket is opened by pages of the host itself and of allowed origins
     const { closed } = await openSocket(t, gateway.url, { origin, init: false })
     t.equal(await closed, 4403, origin)
   }
+})
+
+t.test('a page that has its own name resolve to this machine is let in nowhere', async (t) => {
+  const port = new URL(closed.url).port
+  for (const host of [
+    'evil.example.com',
+    `evil.example.com:${port}`,
+    'evil.example.com.',
+    '127.0.0.1.example.com',
+  ]) {
+    const refused = await ask(closed, 'GET /jobs', { host })
+    t.equal(refused.status, 403, host)
+    t.match(JSON.parse(refused.body), {
+      code: 'forbidden',
+      detail: /^Expected localhost, .* got \S*example\.com; /,
+    })
+    const socket = new WebSocket(`${closed.url.replace('http', 'ws')}/ws`, { headers: { host } })
+    socket.on('error', () => undefined)
+    const [, response] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage]
+    t.equal(response.statusCode, 403, host)
+    response.destroy()
+  }
+  for (const host of [
+    'localhost',
+    `127.0.0.1:${port}`,
+    '[::1]',
+    '192.0.2.1',
+    'quartet.localhost',
+    'gateway:3000',
+  ]) {
+    t.equal((await ask(closed, 'GET /jobs', { host })).status, 200, host)
+  }
+  t.equal(
+    (await ask(gateway, 'GET /jobs', { host: 'jobs.example.com' })).status,
+    401,
+    'it asks for a key anyway',
+  )
+  t.equal((await ask({ ...gateway, ...owner }, 'GET /jobs', { host: 'jobs.example.com' })).status, 200)
 })
