@@ -1,7 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { Ajv2020, type ErrorObject, type ValidateFunction } from 'ajv/dist/2020.js'
+import type { RegExpEngine } from 'ajv/dist/types/index.js'
 import addFormats from 'ajv-formats'
+import { boundKeywords } from './bounded-keywords.ts'
 import type { Violation } from './errors.ts'
+import { BudgetExceeded, createLinearEngine, type Budget } from './linear-pattern.ts'
 import { attempts, backoff, stepSchema, toStep, type Service, type Step, type StepSource } from './steps.ts'
 
 export interface JobType {
@@ -86,7 +89,9 @@ const schema = {
  * An ajv of JSON Schema 2020-12 that finds every violation, as all validation here does. It takes its schemas to be valid:
  * to compile the schema of schemas takes each ajv longer than all that is compiled here.
  */
-export function createAjv(options: { useDefaults?: boolean; allErrors?: boolean } = {}): Ajv2020 {
+export function createAjv(
+  options: { useDefaults?: boolean; allErrors?: boolean; code?: { regExp: RegExpEngine } } = {},
+): Ajv2020 {
   const ajv = new Ajv2020({
     allErrors: true,
     strictSchema: true,
@@ -97,6 +102,7 @@ export function createAjv(options: { useDefaults?: boolean; allErrors?: boolean 
     ...options,
   })
   addFormats.default(ajv)
+  boundKeywords(ajv)
   return ajv
 }
 
@@ -192,25 +198,43 @@ const MAX_EXPLAINED_CHARACTERS = 65_536
 const MAX_VIOLATIONS = 100
 
 function compileInput(name: string, input: object | boolean): JobType['violations'] {
+  const budget: Budget = { spent: 0 }
+  const code = { regExp: createLinearEngine(budget) }
   let validate: ValidateFunction
   let explain: ValidateFunction | undefined
   try {
     void dialect.validateSchema(input, true)
     // An ajv of its own: two types may use the same $id.
-    validate = createAjv({ allErrors: false }).compile(input)
+    validate = createAjv({ allErrors: false, code }).compile(input)
     // It would answer with a promise, which passes for a yes.
     if ('$async' in validate) throw new Error('Expected a schema without $async')
   } catch (error) {
     throw new CatalogError(`types.${name}.input: ${(error as Error).message}`)
   }
   return (value) => {
-    if (validate(value)) return []
-    const first = validate.errors ?? []
-    if (sizeOf(value) > MAX_EXPLAINED_CHARACTERS) return toViolations(first)
-    explain ??= createAjv().compile(input)
-    if (explain(value)) return toViolations(first)
-    return toViolations(explain.errors ?? first)
+    let first: readonly ErrorObject[] | null = null
+    budget.spent = 0
+    try {
+      if (validate(value)) return []
+      first = validate.errors ?? []
+      if (sizeOf(value) > MAX_EXPLAINED_CHARACTERS) return toViolations(first)
+      budget.spent = 0
+      explain ??= createAjv({ code }).compile(input)
+      if (explain(value)) return toViolations(first)
+      return toViolations(explain.errors ?? first)
+    } catch (error) {
+      const message = tooMuch(error)
+      return first ? toViolations(first) : [{ path: '', message }]
+    }
   }
+}
+
+/** What is wrong with an input that could not be judged. Rethrows what is not the input's fault. */
+function tooMuch(error: unknown): string {
+  if (error instanceof BudgetExceeded) return 'is too long for the patterns of its type'
+  // A schema that refers to itself is as deep as what it judges: V8's stack ends first.
+  if (error instanceof RangeError) return 'is nested too deeply'
+  throw error
 }
 
 /** Characters of a value's JSON; what is nested too deeply to be written has no size. */
