@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { STATUS_CODES } from 'node:http'
+import { STATUS_CODES, type IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
 import Fastify, {
   LogController,
   type FastifyBaseLogger,
@@ -7,7 +8,7 @@ import Fastify, {
   type RawRequestDefaultExpression as RawRequest,
 } from 'fastify'
 import type { Config } from './config.ts'
-import { problems, sendProblem, toProblem, type ProblemCode } from './errors.ts'
+import { Problem, problemObject, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 
 const REQUEST_TIMEOUT_MS = 30_000
 /** How long a connection stays open after its request was refused unread, for the client to take the answer. */
@@ -24,6 +25,19 @@ function requestIdOf({ headers: { 'x-request-id': given } }: RawRequest): string
   return typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID()
 }
 
+/** Answers what never came to a route, and ends its connection. */
+export function refuseUnread(socket: Duplex, code: ProblemCode, detail?: string): void {
+  if (!socket.writable) return
+  const problem = problemObject(code, detail)
+  const body = JSON.stringify(problem)
+  socket.end(
+    `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nconnection: close\r\n` +
+      `content-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  )
+  // Who goes on sending, or never hangs up, would keep it open.
+  setTimeout(() => socket.destroy(), LINGER_MS).unref()
+}
+
 /** An HTTP server without routes: its limits, its request ids, and its answer to what cannot even be read. */
 export function createServer(
   logger: FastifyBaseLogger | false,
@@ -35,7 +49,12 @@ export function createServer(
     trustProxy: trustedProxies.length > 0 && [...trustedProxies],
     requestTimeout: REQUEST_TIMEOUT_MS,
     // Node would swap the two if the headers' were the longer one, as is its default, and look only every 30 s.
-    http: { headersTimeout: REQUEST_TIMEOUT_MS, connectionsCheckingInterval: 1_000 },
+    // Without a Host, or with an Expect that it does not know, it would answer without a problem.
+    http: {
+      headersTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: 1_000,
+      requireHostHeader: false,
+    },
     // A request that comes on an open connection while the gateway closes is still answered, and the connection ended.
     return503OnClosing: false,
     frameworkErrors: (error, _request, reply) => void sendProblem(reply, toProblem(error)),
@@ -43,22 +62,26 @@ export function createServer(
     genReqId: requestIdOf,
     // A request that cannot even be read gets a problem as well.
     clientErrorHandler(error, socket) {
-      if (!socket.writable) return
-      const code = brokenRequests[error.code ?? ''] ?? 'malformed_request'
-      const { status, title } = problems[code]
-      const body = JSON.stringify({ type: `urn:quartet:problem:${code}`, title, status, code })
-      socket.end(
-        `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n` +
-          `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-      )
-      // Who goes on sending, or never hangs up, would keep it open.
-      setTimeout(() => socket.destroy(), LINGER_MS).unref()
+      refuseUnread(socket, brokenRequests[error.code ?? ''] ?? 'malformed_request')
     },
   })
   // Fastify also reads text/plain unless told otherwise; a job is JSON.
   app.removeContentTypeParser('text/plain')
-  app.addHook('onRequest', (request, reply, done) => {
-    reply.header('x-request-id', request.id)
+  app.server.on('checkExpectation', ({ socket }) =>
+    refuseUnread(socket, 'malformed_request', 'Expected no Expect but 100-continue'),
+  )
+  app.addHook('onRequest', ({ id, headers, raw }, reply, done) => {
+    reply.header('x-request-id', id)
+    // RFC 9112 section 3.2.
+    if (headers.host !== undefined || raw.httpVersion !== '1.1') return done()
+    reply.header('connection', 'close')
+    done(new Problem('malformed_request', 'Expected a Host'))
+  })
+  // Node looks after no connection that is to be upgraded: one whose request was refused would stay open for ever.
+  const upgrades = new WeakSet<IncomingMessage>()
+  app.server.on('upgrade', (request) => upgrades.add(request))
+  app.addHook('onResponse', ({ raw }, _reply, done) => {
+    if (upgrades.has(raw)) raw.socket.destroy()
     done()
   })
   return app

@@ -4,6 +4,7 @@ import type { WebSocket } from 'ws'
 import { open } from '../access/authenticate.ts'
 import type { IsAllowedOrigin } from '../access/browsers.ts'
 import { Problem } from '../errors.ts'
+import { refuseUnread } from '../server.ts'
 import { closes, createSession, type Close, type SessionParts } from './websocket-session.ts'
 
 /** docs/PROTOCOL.md "WebSocket". */
@@ -55,6 +56,10 @@ export async function registerWebSocket(
       this.websocketServer.close(() => done())
     },
   })
+  // ws would answer a broken handshake without a problem.
+  app.websocketServer.on('wsClientError', ({ message }, socket) =>
+    refuseUnread(socket, 'malformed_request', message),
+  )
   app.route({
     method: 'GET',
     url: '/ws',

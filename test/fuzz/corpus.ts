@@ -293,3 +293,88 @@ export const headerValues: readonly string[] = [
   'x'.repeat(8_000),
   ', '.repeat(4_000),
 ]
+
+/**
+ * Requests that are none, or that two servers in a row could read in two ways (RFC 9112 section 11.2), with the statuses of
+ * the answers.
+ *
+ * @param smuggled a request that stands where a body might
+ */
+export function brokenRequests(
+  authorization: string,
+  smuggled: string,
+): (readonly [what: string, bytes: string, statuses: readonly number[]])[] {
+  const head = `host: x\r\nauthorization: ${authorization}\r\ncontent-type: application/json\r\n`
+  const post = `POST /jobs HTTP/1.1\r\n${head}`
+  const get = `GET /livez HTTP/1.1\r\nhost: x\r\n`
+  const close = 'connection: close\r\n\r\n'
+  const upgrade = 'connection: upgrade\r\nupgrade: x\r\n\r\n'
+  return [
+    [
+      'CL and TE',
+      `${post}content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n${smuggled}`,
+      [400],
+    ],
+    [
+      'TE and CL',
+      `${post}transfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n${smuggled}`,
+      [400],
+    ],
+    ['two CL', `${post}content-length: 2\r\ncontent-length: 3\r\n\r\n{} ${smuggled}`, [400]],
+    ['two CL in one', `${post}content-length: 2, 3\r\n\r\n{} ${smuggled}`, [400]],
+    ['CL below zero', `${post}content-length: -1\r\n\r\n${smuggled}`, [400]],
+    ['CL with a sign', `${post}content-length: +2\r\n\r\n{}`, [400]],
+    ['CL in hex', `${post}content-length: 0x2\r\n\r\n{}`, [400]],
+    ['CL beyond 64 bits', `${post}content-length: ${'9'.repeat(30)}\r\n\r\n{}`, [400]],
+    ['a space before the colon', `${post}content-length : 2\r\n\r\n{}`, [400]],
+    ['TE of another kind', `${post}transfer-encoding: x\r\n\r\n0\r\n\r\n${smuggled}`, [400]],
+    ['TE with chunked not last', `${post}transfer-encoding: chunked, x\r\n\r\n0\r\n\r\n${smuggled}`, [400]],
+    ['TE with a tab', `${post}transfer-encoding:\tchunked\x0b\r\n\r\n0\r\n\r\n${smuggled}`, [400]],
+    ['a chunk of no size', `${post}transfer-encoding: chunked\r\n\r\nzz\r\n\r\n${smuggled}`, [400]],
+    [
+      'a chunk of a size beyond 64 bits',
+      `${post}transfer-encoding: chunked\r\n\r\n${'f'.repeat(17)}\r\n`,
+      [400],
+    ],
+    [
+      'a chunk that goes on',
+      `${post}transfer-encoding: chunked\r\n\r\n2\r\n{}xx\r\n0\r\n\r\n${smuggled}`,
+      [400],
+    ],
+    ['a folded header', `${get}x: a\r\n b\r\n\r\n`, [400]],
+    ['a header without a colon', `${get}x\r\n\r\n`, [400]],
+    ['a header without a name', `${get}: x\r\n\r\n`, [400]],
+    ['NUL in a header', `${get}x: a\0b\r\n\r\n`, [400]],
+    ['CR in a header', `${get}x: a\rb\r\n\r\n`, [400]],
+    ['LF as the end of lines', `GET /livez HTTP/1.1\nhost: x\n\n`, [400]],
+    ['a request line of 100 KB', `GET /${'a'.repeat(100_000)} HTTP/1.1\r\nhost: x\r\n\r\n`, [431]],
+    [
+      '1,000 headers',
+      `${get}${Array.from({ length: 1_000 }, (_, at) => `x-${at}: ${'y'.repeat(20)}\r\n`).join('')}\r\n`,
+      [431],
+    ],
+    ['a version of tomorrow', 'GET /livez HTTP/3.0\r\nhost: x\r\n\r\n', [400]],
+    ['HTTP/2', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', [400]],
+    ['HTTP/0.9', 'GET /livez\r\n\r\n', [200]],
+    ['a method that is none', 'HELLO / HTTP/1.1\r\nhost: x\r\n\r\n', [400]],
+    ['a method in lower case', 'get /livez HTTP/1.1\r\nhost: x\r\n\r\n', [400]],
+    ['no host', 'GET /livez HTTP/1.1\r\n\r\n', [400]],
+    ['an expectation', `${get}expect: tea\r\n${close}`, [400]],
+    ['a tunnel', 'CONNECT 169.254.169.254:80 HTTP/1.1\r\nhost: x\r\n\r\n', []],
+    [
+      'a WebSocket of no key',
+      `${get}connection: upgrade\r\nupgrade: websocket\r\n\r\n`.replace('livez', 'ws'),
+      [400],
+    ],
+    ['an upgrade of who is not let in', `GET /jobs HTTP/1.1\r\nhost: x\r\n${upgrade}`, [401]],
+    ['an upgrade to nothing', `GET /nothing HTTP/1.1\r\n${head}${upgrade}`, [404]],
+    ['an upgrade of another method', `POST /ws HTTP/1.1\r\n${head}origin: http://evil\r\n${upgrade}`, [403]],
+    ['TLS', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', [400]],
+    ['HTTP/1.0', `GET /livez HTTP/1.0\r\n\r\n`, [200]],
+    ['an absolute target', `GET http://169.254.169.254/livez HTTP/1.1\r\nhost: x\r\n${close}`, [200]],
+    ['the target *', `OPTIONS * HTTP/1.1\r\nhost: x\r\n${close}`, [404]],
+    ['empty lines before', `\r\n\r\n${get}${close}`, [200]],
+    ['two requests at once', `${get}\r\n${get}${close}`, [200, 200]],
+    ['a body that never comes', `${post}content-length: 100\r\n\r\n{"type"`, [400]],
+  ]
+}

@@ -142,6 +142,8 @@ const known = new Set([
   'x-content-type-options',
   'x-frame-options',
   'accept-ranges',
+  'sec-websocket-accept',
+  'sec-websocket-protocol',
 ])
 
 /** Holds an answer against what none may be. Throws. */

@@ -50,6 +50,7 @@ export function readAnswer(
     return [name.toLowerCase(), value] as const
   })
   const rest = received.slice(end + 4)
+  if (status === 101) return { answer: { status, headers, body: rest }, rest: '' }
   if (status < 200) return readAnswer(rest, method, isOver)
   const answer = { status, headers, body: '' }
   if (method === 'HEAD' || status === 204 || status === 304) return { answer, rest }
