@@ -72,6 +72,8 @@ export interface FuzzedGateway {
 
 /** A gateway process on its own Redis, that asks for keys and has little memory. */
 export async function startFuzzedGateway(t: Test): Promise<FuzzedGateway> {
+  // On a slow machine, or with more inputs than usual.
+  t.setTimeout(3_600_000)
   const redis = await startRedis(t)
   const gateway = await startGatewayProcess(t, {
     redis,
