@@ -39,11 +39,11 @@ export const alone = {
 /**
  * Jobs that are submitted in one turn of the event loop, and all of whose outcomes are there when the collector looks, as
  * are those of a job that is over as soon as it has begun: what is written for one is written for all of them, so these
- * are for all together. Accepting is one call, and the collector's read of what it told; collecting a read that brings the
+ * are for all together. Accepting is a call for each 16, and the collector's reads of what they told; collecting a read that brings the
  * first outcome, one that brings the rest, and a call.
  */
 export const together = [1, 50].map((jobs) => ({
   jobs,
-  accepting: { commands: 2, roundTrips: 2 },
+  accepting: { commands: 2 * Math.ceil(jobs / 16), roundTrips: 2 * Math.ceil(jobs / 16) },
   collecting: { commands: 3, roundTrips: 3 },
 }))

@@ -8,8 +8,11 @@ import type { createFollow } from './follow.ts'
 import type { Replicate } from './replicate.ts'
 import { defineScript } from './scripts.ts'
 
-/** Jobs that one call takes in, and about how much text: Redis serves nobody else meanwhile. */
-const MAX_JOBS = 100
+/**
+ * Jobs that one call takes in, and about how much text: Redis serves nobody else meanwhile, and while it is at the first of
+ * a crowd this process is at the next ones.
+ */
+const MAX_JOBS = 16
 const MAX_CHARACTERS = 262_144
 /** How long what comes while a call is under way waits for its end: more in one call is less to do. */
 const GATHER_MS = 4
