@@ -3,7 +3,7 @@ import { fairQueues, type Catalog } from './catalog.ts'
 import type { JobRecord } from './messages.ts'
 import { RETRY_AFTER } from './steps.ts'
 import type { Client } from './store/redis/connect.ts'
-import { bullmqScript, inOrder, inTurns, type Addition } from './store/redis/bullmq.ts'
+import { bullmqScript, inOrder, inTurns, putOff, type Addition } from './store/redis/bullmq.ts'
 import type { Replicate } from './store/redis/replicate.ts'
 import { defineScript } from './store/redis/scripts.ts'
 
@@ -18,8 +18,12 @@ const STALLED_CHECK = { maxStalledCount: 1, stalledInterval: 200 }
 /** The result queue is trimmed behind the cursor; this only bounds it while nobody collects. */
 const MAX_RESULT_QUEUE_LENGTH = 1_000_000
 
-/** BullMQ's last priority: of jobs that wait for a time, until they are given their turn (in-turns.lua). */
-const NO_TURN = 2_097_151
+/**
+ * The BullMQ priority of jobs that wait for a time, until they are given their turn (in-turns.lua): behind all that have one,
+ * which are below 2^53 + 2^32. It was BullMQ's own last once.
+ */
+const NO_TURN = 1e16
+const ONCE_NO_TURN = 2_097_151
 
 export type QueueState =
   | 'waiting'
@@ -53,7 +57,10 @@ export interface Queues {
   additionOf(record: JobRecord): Addition | null
   /** Whether tenants take turns in a queue. */
   isInTurns(queue: string): boolean
-  /** Gives a job that has waited for its delay the turn of one that comes now. Repeating it changes nothing. */
+  /**
+   * Gives a job that has waited for its delay the turn of one that comes now, or where tenants do not take turns any more the
+   * client's priority. Repeating it changes nothing.
+   */
   takeTurn(record: JobRecord): Promise<void>
   /** Takes a job out of a queue. False when a worker has it, or had it by then. */
   remove(queue: string, id: string): Promise<boolean>
@@ -122,6 +129,7 @@ export function createQueues(
   const scripts = [inTurns.script, 'changePriority-7'].map(bullmqScript).join('\n')
   const add = defineScript<null>(redis, 'enqueue', [inTurns.front], scripts)
   const retake = defineScript<null>(redis, 'take-turn', [inTurns.front], scripts)
+  const addWithoutTurn = defineScript<null>(redis, 'put-off', [], bullmqScript(putOff.script))
 
   return {
     async enqueue(record, input) {
@@ -131,7 +139,7 @@ export function createQueues(
       if (name === undefined) throw new Error(`Expected job ${record.id} to be at a step of its route`)
       const queue = queueOf(name)
       const options = optionsFor(record, name)
-      if (fair.has(name) && options.delay === undefined) await addInTurn(queue, record, input, options)
+      if (fair.has(name)) await addFairly(queue, record, input, options)
       else await queue.add(record.type, new JsonText(input), options)
       await replicate(queue.toKey(record.id))
     },
@@ -160,8 +168,15 @@ export function createQueues(
     isInTurns: (name) => fair.has(name),
 
     async takeTurn({ id, tenant, priority, route, step }) {
-      const queue = queueOf(route[step] ?? '')
-      await retake(turnKeysOf(queue), [queue.toKey(''), tenant, priority, id])
+      const name = route[step] ?? ''
+      const queue = queueOf(name)
+      if (fair.has(name)) {
+        await retake(turnKeysOf(queue), [queue.toKey(''), tenant, priority, id, NO_TURN, ONCE_NO_TURN])
+        return
+      }
+      const known = Number(await redis.hget(queue.toKey(id), 'priority'))
+      if ((known !== NO_TURN && known !== ONCE_NO_TURN) || known === priority) return
+      await (await queue.getJob(id))?.changePriority({ priority })
     },
 
     async remove(name, id) {
@@ -204,25 +219,22 @@ export function createQueues(
     },
   }
 
-  async function addInTurn(
+  async function addFairly(
     queue: TextQueue,
-    record: JobRecord,
+    { id, type, tenant, priority }: JobRecord,
     input: string,
     options: JobsOptions,
   ): Promise<void> {
-    const { opts } = new TextJob(queue, record.type, null, options, record.id)
+    const { opts } = new TextJob(queue, type, null, options, id)
     const prefix = queue.toKey('')
     const head = JSON.stringify(opts).slice(0, -1)
-    await add(turnKeysOf(queue), [
-      prefix,
-      record.tenant,
-      record.priority,
-      record.id,
-      record.type,
-      opts.timestamp ?? now(),
-      input,
-      head,
-    ])
+    const { timestamp = now(), delay } = opts
+    if (delay === undefined || delay === 0) {
+      await add(turnKeysOf(queue), [prefix, tenant, priority, id, type, timestamp, input, head])
+    } else {
+      const keys = putOff.keys.map((key) => queue.toKey(key))
+      await addWithoutTurn(keys, [prefix, id, type, timestamp, input, delay, head, NO_TURN])
+    }
   }
 
   function queueOf(name: string): TextQueue {
@@ -246,8 +258,7 @@ export function createQueues(
   function optionsFor(record: JobRecord, name: string): JobsOptions {
     const step = catalog.types.get(record.type)?.steps.find(({ queue }) => queue === name)
     const delay = record.step === 0 ? Math.max(0, record.notBefore - now()) : 0
-    const withoutTurn = delay > 0 ? NO_TURN : 0
-    const priority = fair.has(name) ? withoutTurn : record.priority
+    const priority = fair.has(name) ? 0 : record.priority
     return {
       ...KEEP,
       jobId: record.id,

@@ -118,7 +118,10 @@ async function reconcile(parts: WatchdogParts, job: Stored): Promise<void> {
     return recover(parts, queue, id)
   } else if (verdict === 'end') {
     await endEarly(parts, id, record.ending ?? 'expired', { force: store.now() >= record.deadlineAt })
-  } else if (verdict !== 'healthy') {
+  } else if (verdict === 'healthy') {
+    // What waited for its delay may have come due without anybody hearing of it.
+    if (truth.state === 'prioritized') await queues.takeTurn(record)
+  } else {
     const outcome = parts.boundOutcome(id, verdict)
     const after = await append(parts, id, ({ version }) => (version === job.version ? outcome : null))
     // Doomed in its queue: a worker that comes now, or has come already, fails it and is not heard.

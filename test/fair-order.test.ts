@@ -7,6 +7,8 @@ import { newJob } from './store-contract/jobs.ts'
 
 /** The most that BullMQ itself takes for a priority. */
 const BULLMQ_LIMIT = 2_097_151
+/** BullMQ's `priority` of a job that waits for its time. */
+const NO_TURN = '10000000000000000'
 
 t.test('a job in a fair queue is what BullMQ itself would make of it, by either way in', async (t) => {
   const { client, queues, enqueue, intake } = await open(t)
@@ -144,6 +146,42 @@ t.test(
   },
 )
 
+t.test(
+  'a job that has no turn yet is behind all that have, whatever their priorities and turns',
+  async (t) => {
+    const { client, bull, queues, enqueue, intake, work } = await open(t)
+    await intake(...jobsOf('a', 2))
+    const beyond = String(BULLMQ_LIMIT + 1_000)
+    await client.zadd('bull:a:turns', beyond, '0 a', beyond, '0 ')
+    await intake(...jobsOf('a', 2), ...jobsOf('b', 2, { priority: BULLMQ_LIMIT }))
+    const [late] = jobsOf('c', 1, { notBefore: Date.now() + 60_000 }) as [NewJob]
+    await enqueue(late)
+    await enqueue(late)
+    t.match(await bull.getJob(late.record.id), { data: {}, opts: { attempts: 100 } })
+    await (await bull.getJob(late.record.id))?.promote()
+    t.equal((await work.start(7)).join(''), 'aaaabbc')
+    await queues.takeTurn(late.record)
+    t.not(await client.hget(`bull:a:${late.record.id}`, 'priority'), NO_TURN)
+  },
+)
+
+t.test(
+  'where tenants take turns no more, what was put off until then has the priority of its client',
+  async (t) => {
+    const { redis, bull, enqueue, intake, work } = await open(t)
+    const other = await open(t, redis, false)
+    for (const priority of [0, 3]) {
+      const [late] = jobsOf('late', 1, { notBefore: Date.now() + 60_000, priority }) as [NewJob]
+      await enqueue(late)
+      await intake(...jobsOf('a', 1, { priority: 5 }))
+      await (await bull.getJob(late.record.id))?.promote()
+      await other.queues.takeTurn(late.record)
+      await other.queues.takeTurn(late.record)
+      t.strictSame(await work.start(2), ['late', 'a'])
+    }
+  },
+)
+
 t.test('turns do not run out: beyond the priorities that BullMQ itself takes all goes on', async (t) => {
   const { client, intake, enqueue, work } = await open(t)
   await intake(...jobsOf('a', 3))
@@ -168,6 +206,31 @@ t.test('a queue with nothing in it keeps nothing of its turns', async (t) => {
   await intake(...jobsOf('b', 1))
   t.strictSame(await client.zrange('bull:a:turns', '0', '-1', 'WITHSCORES'), ['0 ', '0', '0 b', '1'])
 })
+
+t.test(
+  'what is kept of turns is bounded by what waits, not by the priorities that clients have used',
+  async (t) => {
+    const { client, enqueue, intake, work } = await open(t)
+    // For as long as one waits for its time the queue is not empty.
+    await enqueue(...jobsOf('a', 1, { notBefore: Date.now() + 60_000 }))
+    for (let priority = 1; priority <= 1_500; priority++) {
+      await intake(...jobsOf('a', 1, { priority }))
+      await work.start(1)
+    }
+    await work.finish()
+    await intake(...jobsOf('b', 1, { priority: 2_000_000 }))
+    t.ok((await client.zcard('bull:a:turns')) <= 1_010, String(await client.zcard('bull:a:turns')))
+    await work.start(1)
+
+    await intake(...jobsOf('a', 40))
+    for (let n = 0; n < 30; n++) {
+      await intake(...jobsOf(`tenant ${n}`, 1))
+      await work.start(2)
+    }
+    const known = await client.zrangebyscore('bull:a:turns', 0, 2 ** 32)
+    t.ok(known.length < 5, `of tenants whose turns are over nothing: ${known.join(', ')}`)
+  },
+)
 
 async function jobOf(client: Awaited<ReturnType<TestRedis['connect']>>, { record: { id } }: NewJob) {
   const { name = '', data = '', opts = '' } = await client.hgetall(`bull:a:${id}`)

@@ -10,7 +10,9 @@ import type { NewJob } from '../src/store/store.ts'
 import { startRedis, type TestRedis } from './helper.ts'
 import { newJob } from './store-contract/jobs.ts'
 
-const types = { test: { steps: [{ queue: 'a', attempts: 100, backoff_ms: 0 }], fair: true } }
+const typesOf = (fair: boolean) => ({
+  test: { steps: [{ queue: 'a', attempts: 100, backoff_ms: 0 }], fair },
+})
 
 /** So many jobs of a tenant, in the order in which they are to come. */
 export function jobsOf(tenant: string, count: number, fields: Partial<JobRecord> = {}): NewJob[] {
@@ -26,14 +28,15 @@ const tenants = new Map<string, string>()
  * A node of a gateway that has no HTTP, its store and its queues, with a worker of the fair queue `a`.
  *
  * @param known a shared one makes this another node
+ * @param isFair false: a node for which tenants do not take turns
  */
-export async function openFairQueue(t: Test, known?: TestRedis) {
+export async function openFairQueue(t: Test, known?: TestRedis, isFair = true) {
   const redis = known ?? (await startRedis(t))
   const connect = createConnect(redis.url, () => undefined)
   const command = connect('command')
   await once(command, 'ready')
   const store = createRedisStore(command, connect)
-  const queues = createQueues(command, 'bull', parseCatalog({ types }), store.now)
+  const queues = createQueues(command, 'bull', parseCatalog({ types: typesOf(isFair) }), store.now)
   const worker = new Worker('a', null, { connection: redis.connect({ maxRetriesPerRequest: null }) })
   worker.on('error', () => undefined)
   t.teardown(async () => {

@@ -48,6 +48,26 @@ t.test('a job that was accepted, but waits for its time, waits on', async (t) =>
   t.strictSame(await typesOf(job), ['job.queued'])
 })
 
+t.test('a job that came due in a fair queue, of which nobody heard, is given its turn', async (t) => {
+  const own = await openNode(t, await startRedis(t))
+  const client = own.redis.connect()
+  await once(client, 'ready')
+  const fair = { test: { ...types.test, steps: ['fair'], fair: true } }
+  const queues = createQueues(client, 'bull', parseCatalog({ types: fair }), own.store.now)
+  const { job } = await prepare({ fields: { route: ['fair'], notBefore: Date.now() + 3_600_000 } })
+  await own.store.accept(job)
+  await queues.enqueue(job.record, job.input)
+  const priority = () => client.hget(`bull:fair:${job.record.id}`, 'priority')
+  const before = await priority()
+  await (await own.bull('fair').getJob(job.record.id))?.promote()
+  await client.xtrim('bull:fair:events', 'MAXLEN', 0)
+  await startGateway(t, fair, { redis: own.redis })
+  await own.store.postpone(job.record.id, 0)
+  while ((await priority()) === before) await turn()
+  t.equal(await priority(), '1')
+  await queues.close()
+})
+
 t.test('a result that was not handed to the next step is handed to it', async (t) => {
   const { store, job, queues } = await prepare({ steps: 2 })
   await store.accept(job)

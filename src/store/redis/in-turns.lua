@@ -17,8 +17,9 @@ local TURNS = 4294967296
 local SCALE = 4294967296
 -- Jobs at the head of a queue that are looked at to find one that has a turn of its own.
 local HEAD = 100
--- The priority of jobs that wait for a time, BullMQ's last: take-turn.lua gives them their turn when that has come.
-local NO_TURN = 2097151
+-- Turns that are kept before others than those of this call are looked through for what is over.
+local MANY = 1000
+local LOOK_AT = 4
 
 local function exact(number)
   return string.format('%.17g', number)
@@ -30,15 +31,15 @@ local function openQueue(keys, prefix, tenant, priority)
   local first = priority * TURNS
   local own, clock = priority .. ' ' .. tenant, priority .. ' '
 
-  -- The turn of the job that is next, not counting those that are tried again, whose turns are over, and those that have none
-  -- yet. Nil if no other waits; 0 if none is near the head.
+  -- The turn of the job that is next, not counting those that are tried again, whose turns are over. Nil if no other waits; 0 if
+  -- none is near the head.
   local function nextTurn()
     local least, most = exact(first * SCALE), '(' .. exact((first + TURNS) * SCALE)
     for _, count in ipairs({1, HEAD}) do
       local head = redis.call('ZRANGEBYSCORE', prioritized, least, most, 'WITHSCORES', 'LIMIT', 0, count)
       for at = 1, #head, 2 do
         local place = math.floor(tonumber(head[at + 1]) / SCALE)
-        if place ~= NO_TURN and redis.call('HEXISTS', prefix .. head[at], 'ats') == 0 then
+        if redis.call('HEXISTS', prefix .. head[at], 'ats') == 0 then
           return place - first
         end
       end
@@ -72,17 +73,32 @@ local function openQueue(keys, prefix, tenant, priority)
     last, isUsed = math.max(now, last + 1), true
     return first + last
   end
+  -- Of the client's other priorities, those of which nothing waits, a few at a time: clients choose them.
+  local function forgetOthers()
+    for _, member in ipairs(redis.call('ZRANDMEMBER', turns, LOOK_AT)) do
+      local other = tonumber(member:match('^%d+'))
+      local from, to = other * TURNS, (other + 1) * TURNS
+      if other ~= priority and
+        redis.call('ZCOUNT', prioritized, exact(from * SCALE), '(' .. exact(to * SCALE)) == 0 then
+        redis.call('ZREMRANGEBYSCORE', turns, exact(from), '(' .. exact(to))
+      end
+    end
+  end
+
   local function put(job, data, options)
     local place = take()
     addPrioritizedJob(keys, {job, data, {json = options .. ',"priority":' .. exact(place) .. '}', priority = place}})
   end
   -- Nothing is written before this but by `put`: a Redis that is full refuses a script at its first write, if that needs memory.
   local function close()
-    if isUsed and isOver then
-      redis.call('ZREMRANGEBYSCORE', turns, least, most)
+    if not isUsed then
+      return
     end
-    if isUsed then
-      redis.call('ZADD', turns, exact(first + last), own, exact(first + now), clock)
+    -- Whose last turn is over is as if never heard of.
+    redis.call('ZREMRANGEBYSCORE', turns, least, isOver and most or '(' .. exact(first + now))
+    redis.call('ZADD', turns, exact(first + last), own, exact(first + now), clock)
+    if redis.call('ZCARD', turns) > MANY then
+      forgetOthers()
     end
   end
   return put, close, take

@@ -1,11 +1,15 @@
--- Gives a job that has come due in a queue whose tenants take turns its turn; in-turns.lua is in front, and `changePriority` of
--- BullMQ. If a worker has it already, that is for when it is tried again. Repeating it changes nothing.
+-- Gives a job that has come due in a queue whose tenants take turns its turn (put-off.lua); in-turns.lua is in front, and
+-- `changePriority` of BullMQ. If a worker has it already, that is for when it is tried again. Repeating it changes nothing.
 --
 -- KEYS  as there
--- ARGV  prefix of the queue's keys  tenant  the client's priority  id
+-- ARGV  prefix of the queue's keys  tenant  the client's priority  id  the priorities of those that have no turn yet
 
 local prioritized, id = KEYS[4], ARGV[4]
-if tonumber(redis.call('HGET', ARGV[1] .. id, 'priority') or 0) ~= NO_TURN then
+local known, hasTurn = tonumber(redis.call('HGET', ARGV[1] .. id, 'priority') or 0), true
+for at = 5, #ARGV do
+  hasTurn = hasTurn and known ~= tonumber(ARGV[at])
+end
+if hasTurn then
   return
 end
 -- It must not itself be the one that is next.
