@@ -34,7 +34,8 @@ export interface FollowUp {
 /** A job being changed: what was read, what it is by now, and the events that tell how. */
 export interface Draft {
   readonly version: number
-  record: JobRecord
+  /** The draft's own: what others know of the job stays as it is. */
+  readonly record: { -readonly [Field in keyof JobRecord]: JobRecord[Field] }
   readonly events: string[]
   /** The input for the current step: undefined leaves what is stored, null drops it, text replaces it. */
   input: string | null | undefined
@@ -45,7 +46,7 @@ export interface Draft {
 export function draftOf({ record, version }: Stored): Draft {
   return {
     version,
-    record,
+    record: { ...record },
     events: [],
     input: undefined,
     touched: false,
@@ -197,7 +198,7 @@ function emit(draft: Draft, type: EventType, data: string): void {
 }
 
 function set(draft: Draft, fields: Partial<JobRecord>, touched = true): void {
-  draft.record = { ...draft.record, ...fields }
+  Object.assign(draft.record, fields)
   draft.touched ||= touched
 }
 

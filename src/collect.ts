@@ -17,10 +17,13 @@ const BATCH = 500
 const BLOCK_MS = 1_000
 /**
  * Once so many come at a time, more are waited for: larger batches cost less each, and the step from started to completed
- * is often one write. Whoever is alone waits for nobody, and progress, which somebody may be watching, for nothing.
+ * is often one write. Whoever is alone waits for nobody.
  */
 const CROWD = 32
 const GATHER_MS = 8
+/** Progress, which somebody may be watching, is left to gather only where it comes faster than anybody could watch. */
+const RAPID_MS = 4
+const PROGRESS_GATHER_MS = 1
 /** So long is a job that has just been started given to be over: then both are one write. */
 const SETTLE_MS = 3
 const LEASE_MS = 3_000
@@ -83,6 +86,7 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
   let position = committed
   let renewAt = Date.now() + RENEW_MS
   let trimAt = Date.now() + TRIM_MS
+  let progressAt = 0
   await suspectCut(parts, position)
 
   while (!signal.aborted) {
@@ -103,7 +107,12 @@ async function consume(parts: CollectorParts, signal: AbortSignal): Promise<void
       }
     }
     position = to
-    if (entries.length >= CROWD && entries.length < BATCH && !entries.some(isProgress)) await delay(GATHER_MS)
+    if (entries.some(isProgress)) {
+      if (Date.now() - progressAt < RAPID_MS) await delay(PROGRESS_GATHER_MS)
+      progressAt = Date.now()
+    } else if (entries.length >= CROWD && entries.length < BATCH) {
+      await delay(GATHER_MS)
+    }
     if (Date.now() >= renewAt) {
       if (!membership.collects(queue) || !(await store.lease(queue, owner, LEASE_MS))) return
       renewAt = Date.now() + RENEW_MS

@@ -68,8 +68,11 @@ const packed = /^([a-z.]+) (-?\d+) ([a-z]+) /
  */
 export function packEvent(record: JobRecord, seq: number, text: string): string {
   const [head = '', number, type = '', timestamp = '', id, status = ''] = envelope.exec(text) ?? []
-  const ms = Date.parse(timestamp)
-  const isOurs = number === String(seq) && id === record.id && timeText(ms) === `"${timestamp}"`
+  const time = `"${timestamp}"`
+  // The last of a change's events has the time of the record.
+  const isLast = time === timeText(record.updatedAt)
+  const ms = isLast ? record.updatedAt : Date.parse(timestamp)
+  const isOurs = number === String(seq) && id === record.id && (isLast || timeText(ms) === time)
   if (!isOurs) return text
   const [before, after] = surroundings(record, type as EventType)
   if (!text.startsWith(before, head.length) || !text.endsWith(`${after}}`)) return text
