@@ -2,6 +2,7 @@ import type { FastifyReply } from 'fastify'
 import { nameOf } from '../access/limit-requests.ts'
 import type { Places } from '../access/places.ts'
 import { Problem } from '../errors.ts'
+import { onceOver } from './once-over.ts'
 
 /** Nobody knows when a place will be free. Seconds. */
 const RETRY_AFTER_S = 5
@@ -16,9 +17,7 @@ export function createHoldOpen(places: Places | null): HoldOpen {
     const { identity, ip } = reply.request
     const giveBack = await places.take(nameOf(identity, ip))
     if (giveBack === null) return false
-    // Who has hung up meanwhile does so no second time.
-    if (reply.raw.destroyed) giveBack()
-    else reply.raw.once('close', giveBack)
+    onceOver(reply, giveBack)
     return true
   }
 }

@@ -10,6 +10,7 @@ import { isCorrelationId, isTerminal, jobStatuses, type JobStatus } from '../mes
 import type { JobView, Store } from '../store/store.ts'
 import { tooManyStreams, type HoldOpen } from './hold-open.ts'
 import { preferredWait, readCursor, readLimit } from './negotiate.ts'
+import { onceOver } from './once-over.ts'
 
 /** Of a list of jobs. */
 export const LIST_LIMIT = { usual: 50, most: 200 } as const
@@ -116,7 +117,7 @@ export function hangUp(reply: FastifyReply, watch: Watch): AbortSignal {
       unauthorized('The credentials were revoked, or have expired, while the answer was held'),
     ),
   )
-  reply.raw.once('close', () => {
+  onceOver(reply, () => {
     unwatch()
     controller.abort()
   })

@@ -1,9 +1,9 @@
-import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import type { Watch } from '../access/access.ts'
 import type { Follow, Subscription } from '../follow.ts'
 import type { JobEvent } from '../messages.ts'
+import { onceOver } from './once-over.ts'
 import { socketFor } from './write-through.ts'
 
 /** How a mode writes to an HTTP stream. */
@@ -65,7 +65,7 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
       const response = reply.raw
       const { identity } = reply.request
       // Who hung up meanwhile does so no second time: nothing would ever stop following.
-      if (response.destroyed) return
+      if (response.destroyed || reply.request.raw.socket.destroyed) return
       // Its request was still being answered when the others were ended, and nobody looks at its connection any more.
       if (isEnding) reply.header('connection', 'close')
       response.writeHead(200, { ...(reply.getHeaders() as Record<string, string>), ...format.headers })
@@ -76,7 +76,7 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
       response.flushHeaders()
       if (format.preamble !== '') response.write(format.preamble)
       const stop = attach(
-        response,
+        reply,
         format,
         known,
         (subscriber) => follow(id, known.at(-1)?.seq ?? after, { ...subscriber, tenant: identity.tenant }),
@@ -99,13 +99,14 @@ export function createStreams(follow: Follow, watch: Watch, limits: StreamLimits
 
 /** @returns ends the stream in an orderly way */
 function attach(
-  response: ServerResponse,
+  reply: FastifyReply,
   { encode, chunk, heartbeat, farewell }: StreamFormat,
   known: readonly JobEvent[],
   subscribe: (subscriber: Parameters<Follow>[2]) => Subscription,
   limits: StreamLimits,
   onClosed: () => void,
 ): () => void {
+  const response = reply.raw
   let drainTimer: NodeJS.Timeout | null = null
   /** What the socket has not been given yet, and what is to be said after it, once nothing more will come. */
   const pending: Buffer[] = known.map(encode)
@@ -131,7 +132,7 @@ function attach(
   response.on('drain', onDrain)
   // Also after an error: the client hung up, which never cancels the job.
   response.on('error', () => undefined)
-  response.on('close', () => {
+  onceOver(reply, () => {
     connection?.off('drain', onDrain)
     subscription.stop()
     clearTimeout(pulse)

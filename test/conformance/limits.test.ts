@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { startGateway } from '../gateway.ts'
@@ -218,6 +219,30 @@ t.test(
     t.equal((await get(here, links.events)).status, 429)
     await another.app.close()
     for (let n = 0; n < 2; n++) t.equal((await get(here, links.events)).status, 200)
+  },
+)
+
+t.test(
+  'answers that were asked for one behind the other give their places back with their connection',
+  async (t) => {
+    const env = { QUARTET_MAX_STREAMS_PER_KEY: '2' }
+    const open = await startKeyedGateway(t, types, { env })
+    const { key } = await open.createKey()
+    const here = withKey(open, key)
+    const { links } = await submit(here, { type: 'idle' })
+    const client = connect(Number(new URL(open.url).port), '127.0.0.1').on('error', () => undefined)
+    t.teardown(() => client.destroy())
+    const head = `HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\n`
+    client.write(`GET ${links.events} ${head}\r\nGET ${links.self} ${head}prefer: wait=60\r\n\r\n`)
+    const store = open.redis.connect()
+    for (let places: string[] = []; !places[0]?.startsWith('2 '); await delay(5)) {
+      const [name] = await store.keys('*places*')
+      if (name !== undefined) places = await store.hvals(name)
+    }
+    t.equal((await get(here, links.events)).status, 429)
+    client.destroy()
+    for (let n = 0; n < 2; n++) t.equal((await untilAccepted(() => get(here, links.events))).status, 200)
+    open.app.server.closeAllConnections()
   },
 )
 

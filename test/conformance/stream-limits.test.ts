@@ -220,6 +220,17 @@ t.test('a client that has hung up before its stream begins leaves nothing behind
   t.pass('nobody follows')
 })
 
+t.test('streams that were asked for one behind the other end with their connection', async (t) => {
+  const { port, followers } = await startStreams(t, {})
+  const socket = connect(port, '127.0.0.1')
+  socket.write('GET /sse HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(20))
+  const all = []
+  while (all.length < 20) all.push(await followers.next())
+  socket.destroy()
+  await Promise.all(all.map(({ stopped }) => stopped))
+  t.pass('nobody follows')
+})
+
 t.test('an event is encoded once, whoever gets it', async (t) => {
   const event: JobEvent = eventOf(1)
   t.equal(sse.encode(event), sse.encode(event))
