@@ -1,10 +1,11 @@
 import { once } from 'node:events'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as delay } from 'node:timers/promises'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
 import { createPlaces } from '../src/access/places.ts'
 import { createConnect } from '../src/store/redis/connect.ts'
 import { createRedisStore } from '../src/store/redis/redis-store.ts'
+import type { Store } from '../src/store/store.ts'
 import { startGatewayProcess } from './e2e/processes.ts'
 import { startGateway } from './gateway.ts'
 import { startRedis, type TestRedis } from './helper.ts'
@@ -12,8 +13,18 @@ import { startRedis, type TestRedis } from './helper.ts'
 const redis = await startRedis(t)
 const types = { idle: { steps: ['idle'] } }
 
-/** The places of a node that is here for an hour. */
-async function openNode(t: Test, node: string, most: number, { url }: TestRedis = redis) {
+/**
+ * The places of a node that is here for an hour.
+ *
+ * @param before awaited before each word to the store
+ */
+async function openNode(
+  t: Test,
+  node: string,
+  most: number,
+  { url }: TestRedis = redis,
+  before = async () => {},
+) {
   const connect = createConnect(url, () => undefined)
   const client = connect('command')
   await once(client, 'ready')
@@ -26,7 +37,14 @@ async function openNode(t: Test, node: string, most: number, { url }: TestRedis 
   })
   await store.announce(node, [], 3_600_000)
   const log = pino({ level: 'silent' })
-  return createPlaces({ store, node, kind: 'streams', most, closing: closing.signal, log })
+  const limits: Store['limits'] = {
+    ...store.limits,
+    async hold(...args) {
+      await before()
+      return store.limits.hold(...args)
+    },
+  }
+  return createPlaces({ store: { limits }, node, kind: 'streams', most, closing: closing.signal, log })
 }
 
 t.test('however many ask at once, on two nodes, as many get a place as there are', async (t) => {
@@ -57,6 +75,32 @@ t.test('places that are given back while the store is away are free when it is t
   await own.start()
   t.equal((await allFree(there, 'key', 2)).length, 2)
 })
+
+t.test(
+  'a word that failed and came with a later one does not take away the places given since',
+  async (t) => {
+    let isAway = false
+    const places = await openNode(t, 'lossy', 2, redis, async () => {
+      if (isAway) throw new Error('The store is away')
+    })
+    const client = redis.connect()
+    const first = await places.take('again')
+    isAway = true
+    first?.()
+    await turn()
+    isAway = false
+    ;(await places.take('again'))?.()
+    while ((await client.keys('*places*')).length > 0) await delay(1)
+    await turn()
+    const taken = [await places.take('again'), await places.take('again')]
+    t.ok(taken.every((giveBack) => giveBack !== null))
+    // Longer than until a word that failed is said again.
+    await delay(1_100)
+    t.equal(await places.take('again'), null)
+    for (const giveBack of taken) giveBack?.()
+    while ((await client.keys('*places*')).length > 0) await delay(1)
+  },
+)
 
 t.test('the streams of a node that is killed are free within seconds', async (t) => {
   const env = { QUARTET_MAX_STREAMS_PER_KEY: '1' }

@@ -32,6 +32,8 @@ interface Taken {
   /** What the store has of it; NaN when nobody knows. */
   known: number
   isTelling: boolean
+  /** Until the store is told again what it could not be told. */
+  retry: NodeJS.Timeout | undefined
   waiting: Waiting[]
 }
 
@@ -51,7 +53,7 @@ export function createPlaces({ store, node, kind, most, closing, log }: PlacesPa
   return {
     take: (name) =>
       new Promise((resolve, reject) => {
-        const taken = all.get(name) ?? { held: 0, known: 0, isTelling: false, waiting: [] }
+        const taken = all.get(name) ?? { held: 0, known: 0, isTelling: false, retry: undefined, waiting: [] }
         all.set(name, taken)
         taken.waiting.push({ resolve, reject })
         void tell(name, taken)
@@ -69,6 +71,7 @@ export function createPlaces({ store, node, kind, most, closing, log }: PlacesPa
       try {
         const places = { held, more: asking.length, most, ttlMs: TTL_MS }
         const more = await store.limits.hold(`${kind} ${name}`, node, places)
+        clearTimeout(taken.retry)
         taken.known = held + more
         taken.held += more
         for (const [index, { resolve }] of asking.entries()) resolve(index < more ? given(name, taken) : null)
@@ -77,12 +80,14 @@ export function createPlaces({ store, node, kind, most, closing, log }: PlacesPa
         for (const { reject } of asking) reject(error)
         if (taken.waiting.length > 0) continue
         log.debug({ err: error, kind }, 'the store could not be told of places; trying again')
-        setTimeout(() => void tell(name, taken), RETRY_MS).unref()
+        clearTimeout(taken.retry)
+        taken.retry = setTimeout(() => void tell(name, taken), RETRY_MS).unref()
         break
       }
     }
     taken.isTelling = false
-    if (taken.held === 0 && taken.known === 0) all.delete(name)
+    // Whoever gave the last one back may have been told of late: by then the key can have places again.
+    if (taken.held === 0 && taken.known === 0 && all.get(name) === taken) all.delete(name)
   }
 
   /** @returns gives one place back, once */
