@@ -9,7 +9,7 @@ export type Measured = Readonly<Record<SideName, readonly Sample[]>>
  * Each measurement has processes of its own, and an empty Redis.
  */
 export async function alternate(bench: Bench, figure: Figure): Promise<Measured> {
-  const measured: Record<SideName, Sample[]> = { baseline: [], quartet: [] }
+  const measured: Record<SideName, Sample[]> = { baseline: [], quartet: [], floor: [] }
   const rounds = figure.rounds[bench.isQuick ? 'quick' : 'full']
   const sides = (bench.isQuick && figure.quickSides) || figure.sides
   for (let round = 0; round < rounds; round++) {

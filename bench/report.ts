@@ -1,6 +1,8 @@
 import type { Figure, Row, Sample } from './figure.ts'
 import type { Measured } from './alternate.ts'
 
+type Compared = Pick<Measured, 'baseline' | 'quartet'>
+
 interface Spread {
   readonly median: number
   readonly min: number
@@ -8,7 +10,7 @@ interface Spread {
 }
 
 /** The figure as rows of a Markdown table. @returns whether all is reached that must be */
-export function report(figure: Figure, measured: Measured): { lines: string[]; isMet: boolean } {
+export function report(figure: Figure, measured: Compared): { lines: string[]; isMet: boolean } {
   const heading = [`**${figure.title}**`, '', '', '', '', '']
   const rows = figure.rows.map((row) => rowOf(row, measured))
   const lines = [heading, ...rows.map(({ cells }) => cells)].map((cells) => `| ${cells.join(' | ')} |`)
@@ -19,7 +21,7 @@ export const head = ['| | baseline | Quartet | ratio | must be | |', '|---|---|-
 
 function rowOf(
   { key, label, digits, must }: Row,
-  { baseline, quartet }: Measured,
+  { baseline, quartet }: Compared,
 ): { cells: string[]; isMet: boolean } {
   const [theirs, ours] = [valuesOf(baseline, key), valuesOf(quartet, key)]
   const ratios = spread(ours.flatMap((value, index) => value / (theirs[index] ?? NaN)))

@@ -4,7 +4,8 @@ import { spawnProcess, type TestProcess, type TestRedis } from '../test/helper.t
 import type { Scope } from './scope.ts'
 
 export const sideNames = ['baseline', 'quartet'] as const
-export type SideName = (typeof sideNames)[number]
+/** The floor is measured by itself (floor.ts). */
+export type SideName = (typeof sideNames)[number] | 'floor'
 
 /** The processes of a side, all built and with NODE_ENV=production. */
 export interface Side {
@@ -25,6 +26,7 @@ export interface SideOptions {
 const programs: Record<SideName, string> = {
   baseline: 'dist/bench/baseline/main.js',
   quartet: 'dist/src/main.js',
+  floor: 'dist/bench/floor/main.js',
 }
 const secret = generateSecret()
 

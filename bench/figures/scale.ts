@@ -14,7 +14,7 @@ export const scale: Figure = {
   name: 'scale',
   title: `jobs/s end to end over SSE, ${AT_ONCE} at a time, with 1 → 2 → 4 gateways and as many worker processes`,
   sides: ['quartet'],
-  rounds: { full: 2, quick: 1 },
+  rounds: { full: 4, quick: 1 },
   rows: [
     ...COUNTS.flatMap(rowsOf),
     { key: '2_of_1', label: 'jobs/s of 2 + 2, in those of 1 + 1', digits: 2, must: mustNotFall },
