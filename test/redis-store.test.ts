@@ -36,6 +36,21 @@ t.test('an ended job expires some days after its retention, an unfinished one ne
   }
 })
 
+t.test('jobs that an older version starts do not count as a tenant’s that wait for ever', async (t) => {
+  const store = await openStore(t, redis)
+  const client = redis.connect()
+  const [type, tenant] = [uuidv7(), uuidv7()]
+  const make = () => newJob({ type, tenant }, { maxWaitingPerTenant: 3 })
+  const jobs = [make(), make(), make()]
+  for (const job of jobs) await store.accept(job)
+  t.strictSame(await store.accept(make()), { status: 'tenant_full' })
+  // It knows the set of the type alone.
+  for (const { record } of jobs.slice(1)) await client.srem(`{quartet}:waiting:${type}`, record.id)
+  for (let n = 0; n < 2; n++) t.strictSame(await store.accept(make()), { status: 'accepted' })
+  t.strictSame(await store.accept(make()), { status: 'tenant_full' })
+  t.equal(await client.scard(`{quartet}:waiting:${type}:${tenant}`), 3)
+})
+
 t.test('of a job that was forgotten or withdrawn no key is left', async (t) => {
   const store = await openStore(t, redis)
   for (const isEnded of [true, false]) {

@@ -6,6 +6,18 @@ local count = redis.call('SCARD', KEYS[1])
 local own
 local ids, dues, listed = {}, {}, {}
 
+-- Ids of jobs that wait no more in the set of the tenant's: nodes of a version that does not know it, as there are while a
+-- gateway is upgraded, leave those that they start. Some are looked at whenever it is full, so that it does not stay so.
+local LOOKED_AT = 16
+local left = {}
+local function findLeft()
+  for _, id in ipairs(redis.call('SRANDMEMBER', KEYS[2], LOOKED_AT)) do
+    if redis.call('SISMEMBER', KEYS[1], id) == 0 then
+      left[#left + 1] = id
+    end
+  end
+end
+
 -- Repeating it is harmless; a taken idempotency key stores nothing.
 --
 -- keys  job  journal  idempotency ('' without a key)
@@ -30,7 +42,13 @@ local function accept(keys, new)
     return 'accepted'
   end
   if new.share then
-    own = own or redis.call('SCARD', KEYS[2])
+    if not own then
+      own = redis.call('SCARD', KEYS[2])
+      if own >= new.share then
+        findLeft()
+        own = own - #left
+      end
+    end
     if own >= new.share then
       return 'tenant_full'
     end
@@ -66,6 +84,9 @@ local function accept(keys, new)
 end
 
 local function writeForAll(due, list)
+  if #left > 0 then
+    redis.call('SREM', KEYS[2], unpack(left))
+  end
   if #ids > 0 then
     redis.call('SADD', KEYS[1], unpack(ids))
     if own then
