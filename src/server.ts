@@ -35,6 +35,10 @@ export function refuseUnread(socket: Duplex, code: ProblemCode, detail?: string)
       `content-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
   // Who goes on sending, or never hangs up, would keep it open.
+  destroySoon(socket)
+}
+
+function destroySoon(socket: Duplex): void {
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
@@ -77,11 +81,18 @@ export function createServer(
     reply.header('connection', 'close')
     done(new Problem('malformed_request', 'Expected a Host'))
   })
-  // Node looks after no connection that is to be upgraded: one whose request was refused would stay open for ever.
+  // Node looks after no connection that is to be upgraded: one whose request was answered otherwise would stay open for ever.
   const upgrades = new WeakSet<IncomingMessage>()
   app.server.on('upgrade', (request) => upgrades.add(request))
+  app.addHook('onRequest', ({ raw }, reply, done) => {
+    if (upgrades.has(raw)) reply.header('connection', 'close')
+    done()
+  })
   app.addHook('onResponse', ({ raw }, _reply, done) => {
-    if (upgrades.has(raw)) raw.socket.destroy()
+    if (upgrades.has(raw)) {
+      raw.socket.end()
+      destroySoon(raw.socket)
+    }
     done()
   })
   return app

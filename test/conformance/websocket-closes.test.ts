@@ -239,3 +239,19 @@ t.test('another address has no WebSocket', async (t) => {
     1,
   )
 })
+
+t.test(
+  'an answer to a request that asked for another protocol says that its connection ends, and it does',
+  async (t) => {
+    const socket = connect(Number(new URL(gateway.url).port), '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    socket.write(
+      'GET /livez HTTP/1.1\r\nhost: x\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n' +
+        'http2-settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n',
+    )
+    let answer = ''
+    for await (const piece of socket) answer += String(piece)
+    t.match(answer, /^HTTP\/1\.1 200 /)
+    t.match(answer, /^connection: close\r$/im)
+  },
+)
