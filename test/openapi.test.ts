@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs'
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import addFormats from 'ajv-formats'
+import { parseCatalog } from '../src/catalog.ts'
+import { requestSchemas } from '../src/describe/job-types.ts'
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import t from 'tap'
 import { problems, type ProblemCode } from '../src/errors.ts'
@@ -212,4 +214,19 @@ t.test('a request is judged by the document as it is by the gateway', async (t) 
     verdicts,
   )
   t.equal(verdicts.filter(([, isTaken]) => isTaken).length, 5)
+})
+
+t.test('references lead somewhere from properties of any name', async (t) => {
+  const properties = Object.fromEntries(
+    ['default', 'const', 'enum', 'examples', 'other'].map((name) => [name, { $ref: '#/$defs/text' }]),
+  )
+  const input = { type: 'object', $defs: { text: { type: 'string' } }, properties, default: { $ref: '#' } }
+  const { types } = parseCatalog({ types: { t: { steps: ['q'], input } } })
+  const described = requestSchemas([...types.values()]) as Record<string, typeof input>
+  const each = { $ref: '#/components/schemas/input.t/$defs/text' }
+  t.same(
+    new Set(Object.values(described['input.t']?.properties ?? {}).map((at) => JSON.stringify(at))),
+    new Set([JSON.stringify(each)]),
+  )
+  t.same(described['input.t']?.default, { $ref: '#' }, 'a value stays what it is')
 })

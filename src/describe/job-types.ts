@@ -75,19 +75,22 @@ function contained(name: string, input: JobType['input']): Schema {
 
 /** What has values in it, not schemas. */
 const values = ['const', 'default', 'enum', 'examples']
+/** What has schemas by names of somebody's own, which may be any words. */
+const named = ['$defs', 'definitions', 'dependencies', 'dependentSchemas', 'patternProperties', 'properties']
 
-function rewriteReferences(schema: object, rewrite: (reference: string) => string): object {
+function rewriteReferences(schema: object, rewrite: (reference: string) => string, areNames = false): object {
   if (Array.isArray(schema)) return schema.map((each: unknown) => rewritten(each, rewrite))
   const members = Object.entries(schema).map(([name, member]: [string, unknown]) => {
+    if (areNames) return [name, rewritten(member, rewrite)]
     if (values.includes(name)) return [name, member]
     if (name === '$ref' && typeof member === 'string') return [name, rewrite(member)]
-    return [name, rewritten(member, rewrite)]
+    return [name, rewritten(member, rewrite, named.includes(name))]
   })
   return Object.fromEntries(members) as object
 }
 
-function rewritten(member: unknown, rewrite: (reference: string) => string): unknown {
-  return typeof member === 'object' && member !== null ? rewriteReferences(member, rewrite) : member
+function rewritten(member: unknown, rewrite: (reference: string) => string, areNames = false): unknown {
+  return typeof member === 'object' && member !== null ? rewriteReferences(member, rewrite, areNames) : member
 }
 
 function nameBy(types: readonly JobType[], prefix: string): Readonly<Record<string, string>> {
