@@ -20,7 +20,7 @@ export interface Asking {
   readonly token?: string | undefined
   /** What came as `?token=`, where a route takes it; it goes before the headers too, and must be a job token. */
   readonly urlToken?: unknown
-  /** Where it comes from. */
+  /** Where it comes from; empty if it is gone. Only read where it is needed. */
   readonly address: string
 }
 

@@ -40,7 +40,6 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
     const { needs = admin } = config
     if (needs === 'open' || request.is404) return done()
     const enter = (identity: Identity): void => {
-      admit(identity, needs)
       // A URL with a token in it is no secret to caches on the way.
       if (identity.job !== null) reply.header('cache-control', 'no-store')
       request.identity = identity
@@ -49,7 +48,16 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
       const { method, headers } = request
       const params = request.params as Record<string, string>
       const { token: urlToken } = needs.orJobToken ? (request.query as { token?: unknown }) : {}
-      const found = identify({ method, route, params, headers, urlToken, address: request.ip })
+      const found = identify({
+        method,
+        route,
+        params,
+        headers,
+        urlToken,
+        get address() {
+          return request.ip
+        },
+      })
       // oxlint-disable-next-line promise/no-callback-in-promise -- only a hook with a callback may be synchronous
       if (found instanceof Promise) return void found.then(enter).then(() => done(), done)
       enter(found)
@@ -57,6 +65,17 @@ export function registerAuthenticate(app: FastifyInstance, { identify }: Pick<Ac
       return done(error as Error)
     }
     done()
+  })
+
+  // What somebody may not do counts as his request all the same, and onRequest is where it is counted.
+  app.addHook('preParsing', ({ identity, routeOptions: { config } }, _reply, payload, done) => {
+    const { needs = admin } = config
+    try {
+      if (identity !== null && needs !== 'open') admit(identity, needs)
+    } catch (error) {
+      return done(error as Error)
+    }
+    done(null, payload)
   })
 }
 

@@ -13,7 +13,7 @@ export const uncounted = { rateLimit: false } as const
 
 /** Whom limits count by: whoever issued the credentials; where nobody has any, his address (of IPv6 its /64). */
 export function nameOf({ id, tenant }: Identity, address: string): string {
-  return id === anonymous.id ? `address ${normalizeIP(address)}` : `${tenant} ${id}`
+  return id === anonymous.id ? `address ${normalizeIP(address || '')}` : `${tenant} ${id}`
 }
 
 /** What limits requests beyond the one that each HTTP request is. */

@@ -8,6 +8,9 @@ import type * as OpenApi from './openapi.ts'
 import { registerPage } from './page.ts'
 import { securitySchemes } from './security.ts'
 
+/** Documents of different sets of types that are kept. */
+const MOST_TEXTS = 16
+
 export interface DescribeParts extends Pick<Access, 'identify'> {
   readonly catalog: Catalog
   /** Whether everybody is let in. */
@@ -31,18 +34,25 @@ export async function registerDescribe(
       openapi.complete((given as { openapiObject: object }).openapiObject as OpenApi.Skeleton),
   })
 
+  /** Those asked for last, by the types in them: a document is large, and costs milliseconds. */
+  const texts = new Map<string, string>()
   const write = async (types: readonly JobType[] | null): Promise<string> => {
+    const key = JSON.stringify(types?.map(({ name }) => name) ?? null)
+    const known = texts.get(key)
+    if (known !== undefined) return known
     openapi ??= await import('./openapi.ts')
-    return JSON.stringify(openapi.withTypes(app.swagger() as unknown as OpenApi.Document, types))
+    const text = JSON.stringify(openapi.withTypes(app.swagger() as unknown as OpenApi.Document, types))
+    texts.set(key, text)
+    const [oldest] = texts.keys()
+    if (texts.size > MOST_TEXTS && oldest !== undefined) texts.delete(oldest)
+    return text
   }
-  // What everybody may ask for is written once.
-  let openApiText: string | null = null
   let asyncApiText: string | null = null
 
   app.get('/openapi.json', open, async (request, reply) => {
     const types = await typesFor(request)
     varyBy(reply, 'authorization')
-    return sendDocument(reply, types ? await write(types) : (openApiText ??= await write(null)))
+    return sendDocument(reply, await write(types))
   })
 
   app.get('/asyncapi.json', open, async (_request, reply) => {

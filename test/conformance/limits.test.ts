@@ -113,6 +113,16 @@ t.test(
   },
 )
 
+t.test('what a key may not do counts as well', async (t) => {
+  const here = await gateway.as({ scopes: ['jobs:read'] })
+  for (let n = 0; n < 20; n++) {
+    const response = await here.post({ type: 'idle' })
+    t.equal(remaining(response), 19 - n)
+    await isProblem(t, response, 'missing_scope')
+  }
+  await isRateLimited(t, await here.post({ type: 'idle' }))
+})
+
 t.test('a job token counts as the key that it was issued by', async (t) => {
   const { here, there } = await newClient()
   const { links } = await submit(here, { type: 'idle' })
