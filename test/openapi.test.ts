@@ -230,3 +230,16 @@ t.test('references lead somewhere from properties of any name', async (t) => {
   )
   t.same(described['input.t']?.default, { $ref: '#' }, 'a value stays what it is')
 })
+
+t.test('refusals that no route asks for are described wherever they can be met', async (t) => {
+  type Responses = Record<string, Record<string, { responses: Record<string, unknown> }>>
+  const keyed = openapi.paths as unknown as Responses
+  t.match(JSON.stringify(keyed['/openapi.json']?.['get']?.responses['429']), 'rate_limited')
+  t.match(JSON.stringify(keyed['/jobs']?.['get']?.responses['429']), 'rate_limited')
+  t.notOk(keyed['/livez']?.['get']?.responses['403'])
+  const { url } = await startGateway(t, { t: { steps: ['q'] } })
+  const document = (await (await fetch(`${url}/openapi.json`)).json()) as { paths: Responses }
+  for (const item of Object.values(document.paths)) {
+    for (const { responses } of Object.values(item)) t.match(JSON.stringify(responses['403']), 'forbidden')
+  }
+})

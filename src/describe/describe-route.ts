@@ -38,7 +38,7 @@ export function describeRoute(
   if (method === 'OPTIONS') return { hide: true }
   const needs = config?.needs ?? admin
   const operation = operations[`${String(method)} ${url}`]
-  const asked = { url, needs, hasBody: operation?.body !== undefined }
+  const asked = { url, needs, isOpen, hasBody: operation?.body !== undefined }
   const counted = needs === 'open' ? [] : ofCounted
   const answers = Object.entries(operation?.answers ?? {}).map(([status, answer]) => {
     const mayHave = [...(answer.mayHave ?? []), ...counted]

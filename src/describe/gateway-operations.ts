@@ -43,7 +43,13 @@ export const gatewayOperations: Readonly<Record<string, Operation>> = {
         content: json({ type: 'object', required: ['openapi', 'info', 'paths'] }),
       },
     },
-    problems: ['unauthorized', 'forbidden', 'authentication_unavailable', 'store_unavailable'],
+    problems: [
+      'unauthorized',
+      'forbidden',
+      'rate_limited',
+      'authentication_unavailable',
+      'store_unavailable',
+    ],
   },
   'GET /asyncapi.json': {
     id: 'getAsyncApi',

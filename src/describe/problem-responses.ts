@@ -47,12 +47,14 @@ const mayHave: Readonly<Record<number, readonly HeaderName[]>> = {
   503: ['Retry-After'],
 }
 
-/** Limits: one that no route names is for all that know who asks. */
+/** Limits: one that no guarded route names is for all that know who asks. */
 const ofLimits = problemCodes.filter((code) => statusOf(code) === 429)
 
 export interface Asked {
   readonly url: string
   readonly needs: Needs | 'open'
+  /** Whether everybody is let in: then it is looked at under which name the gateway is asked. */
+  readonly isOpen: boolean
   readonly hasBody: boolean
 }
 
@@ -64,13 +66,16 @@ export interface Asked {
  * @returns references to responses by status, each of all the codes that it can have
  */
 export function problemsOf(
-  { url, needs, hasBody }: Asked,
+  { url, needs, isOpen, hasBody }: Asked,
   own: readonly ProblemCode[],
   named: ReadonlySet<ProblemCode>,
 ): Readonly<Record<string, object>> {
   const given = new Set<ProblemCode>([
     ...anywhere,
-    ...(needs === 'open' ? [] : [...guarded, ...ofLimits.filter((code) => !named.has(code))]),
+    ...(isOpen ? ['forbidden' as const] : []),
+    ...(needs === 'open'
+      ? []
+      : [...guarded, ...ofLimits.filter((code) => code === 'rate_limited' || !named.has(code))]),
     ...(url.includes('/:') ? ['no_such_route' as const] : []),
     ...(hasBody ? ofBodies : []),
     ...own,
