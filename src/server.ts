@@ -11,7 +11,7 @@ import type { Config } from './config.ts'
 import { Problem, problemObject, sendProblem, toProblem, type ProblemCode } from './errors.ts'
 
 const REQUEST_TIMEOUT_MS = 30_000
-/** How long a connection stays open after its request was refused unread, for the client to take the answer. */
+/** How long a connection on which nothing more is read stays open, for the client to take the answer. */
 const LINGER_MS = 1_000
 
 /** What Node's parser and its timeouts call a request that cannot be read. */
@@ -30,15 +30,17 @@ export function refuseUnread(socket: Duplex, code: ProblemCode, detail?: string)
   if (!socket.writable) return
   const problem = problemObject(code, detail)
   const body = JSON.stringify(problem)
-  socket.end(
+  endSlowly(
+    socket,
     `HTTP/1.1 ${problem.status} ${STATUS_CODES[problem.status]}\r\nconnection: close\r\n` +
       `content-type: application/problem+json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   )
-  // Who goes on sending, or never hangs up, would keep it open.
-  destroySoon(socket)
 }
 
-function destroySoon(socket: Duplex): void {
+/** Cut at once, a connection on which more has come than was read may lose its answer. */
+function endSlowly(socket: Duplex, last?: string): void {
+  socket.end(last)
+  // Who goes on sending, or never hangs up, would keep it open.
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
@@ -74,26 +76,24 @@ export function createServer(
   app.server.on('checkExpectation', ({ socket }) =>
     refuseUnread(socket, 'malformed_request', 'Expected no Expect but 100-continue'),
   )
+  // Node looks after no connection that is to be upgraded: but for a WebSocket, the answer is the last on it.
+  const upgrades = new WeakSet<IncomingMessage>()
+  app.server.on('upgrade', (request) => upgrades.add(request))
   app.addHook('onRequest', ({ id, headers, raw }, reply, done) => {
     reply.header('x-request-id', id)
+    if (upgrades.has(raw)) reply.header('connection', 'close')
     // RFC 9112 section 3.2.
     if (headers.host !== undefined || raw.httpVersion !== '1.1') return done()
     reply.header('connection', 'close')
     done(new Problem('malformed_request', 'Expected a Host'))
   })
-  // Node looks after no connection that is to be upgraded: one whose request was answered otherwise would stay open for ever.
-  const upgrades = new WeakSet<IncomingMessage>()
-  app.server.on('upgrade', (request) => upgrades.add(request))
-  app.addHook('onRequest', ({ raw }, reply, done) => {
-    if (upgrades.has(raw)) reply.header('connection', 'close')
-    done()
-  })
-  app.addHook('onResponse', ({ raw }, _reply, done) => {
-    if (upgrades.has(raw)) {
-      raw.socket.end()
-      destroySoon(raw.socket)
-    }
-    done()
+  app.addHook('onResponse', ({ raw: { socket }, raw }, _reply, done) => {
+    if (!upgrades.has(raw) || socket.destroyed) return done()
+    // Not before it is closed: @fastify/websocket's own hook comes next, and destroys it.
+    socket.once('close', () => done())
+    endSlowly(socket)
+    // What still comes is for nobody; unread, the client's own end would not be seen.
+    socket.resume()
   })
   return app
 }
