@@ -20,10 +20,11 @@ const MAX_RESULT_QUEUE_LENGTH = 1_000_000
 
 /**
  * The BullMQ priority of jobs that wait for a time, until they are given their turn (in-turns.lua): behind all that have one,
- * which are below 2^53 + 2^32. It was BullMQ's own last once.
+ * which are below 2^53 + 2^32.
  */
 const NO_TURN = 1e16
-const ONCE_NO_TURN = 2_097_151
+/** It was BullMQ's own last once: those that were put off then have it. */
+const NO_TURNS = [NO_TURN, 2_097_151]
 
 export type QueueState =
   | 'waiting'
@@ -171,11 +172,11 @@ export function createQueues(
       const name = route[step] ?? ''
       const queue = queueOf(name)
       if (fair.has(name)) {
-        await retake(turnKeysOf(queue), [queue.toKey(''), tenant, priority, id, NO_TURN, ONCE_NO_TURN])
+        await retake(turnKeysOf(queue), [queue.toKey(''), tenant, priority, id, ...NO_TURNS])
         return
       }
       const known = Number(await redis.hget(queue.toKey(id), 'priority'))
-      if ((known !== NO_TURN && known !== ONCE_NO_TURN) || known === priority) return
+      if (!NO_TURNS.includes(known) || known === priority) return
       await (await queue.getJob(id))?.changePriority({ priority })
     },
 

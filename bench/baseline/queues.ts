@@ -10,14 +10,15 @@ export type Type = (typeof types)[number]
 
 export const isTerminal = (event: string) => event === 'job.completed' || event === 'job.failed'
 
+export const defaultJobOptions = {
+  attempts: 3,
+  backoff: { type: 'exponential', delay: 500 },
+  removeOnComplete: { age: 3_600 },
+  removeOnFail: { age: 86_400 },
+}
+
 /** A queue and its QueueEvents for each type, and who listens to which job: BullMQ as its documentation shows it. */
 export async function createQueues(url: string, redis: Redis) {
-  const defaultJobOptions = {
-    attempts: 3,
-    backoff: { type: 'exponential', delay: 500 },
-    removeOnComplete: { age: 3_600 },
-    removeOnFail: { age: 86_400 },
-  }
   const queues = new Map(
     types.map((type) => [type as string, new Queue(type, { connection: redis, defaultJobOptions })]),
   )

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { Queue } from 'bullmq'
 import { fastify, LogController } from 'fastify'
 import { Redis } from 'ioredis'
+import { defaultJobOptions } from '../baseline/queues.ts'
 
 /*
  * The least that accepts a job on Fastify and BullMQ: what comes in one turn of the event loop is added by one `addBulk`, which
@@ -19,12 +20,6 @@ interface Waiting {
 }
 
 const redis = new Redis(process.env['REDIS_URL'] ?? '', { maxRetriesPerRequest: null })
-const defaultJobOptions = {
-  attempts: 3,
-  backoff: { type: 'exponential', delay: 500 },
-  removeOnComplete: { age: 3_600 },
-  removeOnFail: { age: 86_400 },
-}
 const queue = new Queue('echo', { connection: redis, defaultJobOptions })
 let waiting: Waiting[] = []
 

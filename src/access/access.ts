@@ -113,11 +113,7 @@ export function createAccess({ config, store, log }: AccessParts): Access {
   function boundBad(bound: Access['identify']): Access['identify'] {
     return (asking) => {
       const { token, urlToken, headers } = asking
-      const isBare =
-        !authorizer &&
-        token === undefined &&
-        urlToken === undefined &&
-        credentialIn(undefined, headers) === null
+      const isBare = !authorizer && urlToken === undefined && credentialIn(token, headers) === null
       return isBare ? identify(asking) : bound(asking)
     }
   }

@@ -294,9 +294,11 @@ t.test(
       get(guarded, '/jobs', { 'x-forwarded-for': address, ...credentials })
 
     t.equal((await from('192.0.2.1', good)).status, 200)
+    for (let n = 0; n < 5; n++)
+      t.equal((await from('192.0.2.1', {})).status, 401, 'who brings none may go on')
     const answers: Response[] = []
     for (let status = 401; status === 401;) {
-      const answer = await from('192.0.2.1', answers.length % 2 === 0 ? bad : {})
+      const answer = await from('192.0.2.1', bad)
       answers.push(answer)
       status = answer.status
     }

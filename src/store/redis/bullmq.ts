@@ -20,15 +20,15 @@ export const inOrder = {
   script: 'addStandardJob-9',
   keys: ['wait', 'paused', 'meta', 'id', 'completed', 'delayed', 'active', 'events', 'marker'],
 }
-/** What is in front of put-off.lua. */
-export const putOff = {
-  script: 'addDelayedJob-6',
-  keys: 'marker meta id delayed completed events'.split(' '),
-}
 export const inTurns = {
   front: 'in-turns',
   script: 'addPrioritizedJob-9',
   keys: 'marker meta id prioritized delayed completed active events pc wait paused turns'.split(' '),
+}
+/** What is in front of put-off.lua. */
+export const putOff = {
+  script: 'addDelayedJob-6',
+  keys: 'marker meta id delayed completed events'.split(' '),
 }
 
 /**
